@@ -1,0 +1,199 @@
+"""Architectures as data: frozen, hashable, without tensors. A network is the list of layers it expands into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas.inputs import InputError, parse_yaml, read_yaml, refuse
+
+Value = bool | int | float | str
+Options = tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block at one place: square input of `resolution` pixels a side, `in_channels` deep."""
+
+    block: str
+    in_channels: int
+    out_channels: int
+    stride: int
+    resolution: int
+    options: Options = ()
+
+    @property
+    def out_resolution(self) -> int:
+        """Side of the output: all blocks pad by k // 2, so it is ceil(resolution / stride)."""
+        return -(-self.resolution // self.stride)
+
+    @property
+    def changes_nothing(self) -> bool:
+        return self.block == "identity" and self.stride == 1 and self.in_channels == self.out_channels
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One row of a paper's table (MobileNetV2, Table 2): `n` layers of `c` channels, the first with stride `s`.
+
+    `options` are the block's other keyword arguments, sorted; one that is not named takes the block's default.
+    `n` may be 0: the row is then not in the network.
+    """
+
+    block: str
+    c: int
+    n: int = 1
+    s: int = 1
+    options: Options = ()
+
+    @classmethod
+    def of(cls, block: str, c: int, n: int = 1, s: int = 1, **options: Value) -> Stage:
+        return cls(block, c, n, s, tuple(sorted(options.items())))
+
+    def layers(self, channels: int, resolution: int) -> tuple[Layer, ...]:
+        """The stage's layers on an input of `channels` x `resolution` x `resolution`, no-operations left out."""
+        layers = []
+        for index in range(self.n):
+            stride = self.s if index == 0 else 1
+            layer = Layer(self.block, channels, self.c, stride, resolution, self.options)
+            channels, resolution = layer.out_channels, layer.out_resolution
+            if not layer.changes_nothing:
+                layers.append(layer)
+        return tuple(layers)
+
+    def after(self, channels: int, resolution: int) -> tuple[int, int]:
+        """(channels, resolution) behind the stage."""
+        return (self.c, -(-resolution // self.s)) if self.n else (channels, resolution)
+
+    def to_dict(self) -> dict[str, Value]:
+        return {"block": self.block, "c": self.c, "n": self.n, "s": self.s, **dict(self.options)}
+
+    def __str__(self) -> str:
+        """Short form: `bottleneck24x2/2 t6`: channels, x repeats, / stride, then the other options."""
+        text = f"{self.block}{self.c}" + (f"x{self.n}" if self.n != 1 else "") + (f"/{self.s}" if self.s != 1 else "")
+        return " ".join([text, *(_short(name, value) for name, value in self.options)])
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One fully determined network: an image of `in_channels` x `resolution`^2 through `stages`, then classified."""
+
+    stages: tuple[Stage, ...]
+    resolution: int
+    in_channels: int = 3
+
+    @property
+    def classes(self) -> int:
+        return self.stages[-1].c
+
+    def walk(self) -> Iterator[tuple[Stage, int, int]]:
+        """(stage, input channels, input resolution) from the image to the classes; rows with n = 0 left out."""
+        channels, resolution = self.in_channels, self.resolution
+        for stage in self.stages:
+            if stage.n:
+                yield stage, channels, resolution
+                channels, resolution = stage.after(channels, resolution)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(layer for row in self.walk() for layer in row[0].layers(*row[1:]))
+
+    @cached_property
+    def id(self) -> str:
+        """Canonical short id, 12 hexadecimal digits: equal if and only if the layers are.
+
+        How the rows are cut and where layers that change nothing stand makes no difference.
+        """
+        layers = [(x.block, x.in_channels, x.out_channels, x.stride, x.resolution, x.options) for x in self.layers]
+        return hashlib.sha256(json.dumps(layers, separators=(",", ":")).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `from_dict` gives an equal architecture back."""
+        return {
+            "in_channels": self.in_channels,
+            "resolution": self.resolution,
+            "stages": [stage.to_dict() for stage in self.stages],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "architecture") -> Architecture:
+        """Raises InputError if a key is missing, unknown or of another type."""
+        keys = {"in_channels", "resolution", "stages"}
+        _keys(data, keys, keys, where)
+        if not isinstance(data["stages"], list) or not data["stages"]:
+            raise refuse(f"{where}: stages", data["stages"], "a list of stages")
+        stages = tuple(_stage(stage, f"{where}: stages[{i}]") for i, stage in enumerate(data["stages"]))
+        return cls(stages, _whole(data, "resolution", 1, where), _whole(data, "in_channels", 1, where))
+
+    def to_yaml(self) -> str:
+        head = f"in_channels: {self.in_channels}\nresolution: {self.resolution}\nstages:\n"
+        rows = (yaml.safe_dump(s.to_dict(), default_flow_style=True, sort_keys=False, width=10**6) for s in self.stages)
+        return f"# architecture {self.id}\n" + head + "".join(f"  - {row}" for row in rows)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_yaml(cls, text: str, where: str = "architecture") -> Architecture:
+        return cls.from_dict(parse_yaml(text, where), where)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Architecture:
+        return cls.from_dict(read_yaml(path), str(path))
+
+    def table(self) -> str:
+        """The network in the form of the papers' tables: input, operator, t, c, n, s, then what else is set."""
+        names = sorted({name for stage in self.stages for name, _ in stage.options} - {"t"})
+        rows = [["input", "operator", "t", "c", "n", "s", *names]]
+        for stage, channels, resolution in self.walk():
+            options = dict(stage.options)
+            cells = [options.get("t", "-"), stage.c, stage.n, stage.s, *(options.get(name, "-") for name in names)]
+            rows.append([f"{resolution}^2 x {channels}", stage.block, *(str(cell) for cell in cells)])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def __str__(self) -> str:
+        return f"{self.resolution}px: " + " | ".join(str(stage) for stage in self.stages if stage.n)
+
+
+def _short(name: str, value: Value) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no-{name}"
+    return f"{name}{value}" if len(name) == 1 else f"{name}={value}"
+
+
+def _stage(data: object, where: str) -> Stage:
+    if not isinstance(data, dict):
+        raise refuse(where, data, "a mapping with block, c, n, s and the block's options")
+    _keys(data, {"block", "c"}, None, where)
+    if not isinstance(data["block"], str):
+        raise refuse(f"{where}.block", data["block"], "the name of a block")
+    for name, value in data.items():
+        if not re.fullmatch(r"[a-z_]+", str(name)) or not isinstance(value, bool | int | float | str):
+            raise refuse(f"{where}.{name}", value, "a number, true, false or a word")
+    fixed = {"c": _whole(data, "c", 1, where), "n": 1, "s": 1}
+    fixed |= {name: _whole(data, name, least, where) for name, least in (("n", 0), ("s", 1)) if name in data}
+    return Stage.of(data["block"], **fixed, **{k: v for k, v in data.items() if k not in {"block", "c", "n", "s"}})
+
+
+def _keys(data: Mapping[str, Any], needed: set[str], known: set[str] | None, where: str) -> None:
+    for name in sorted(needed - set(data)):
+        raise InputError(f"{where}: {name} is missing")
+    for name in sorted(set(data) - known) if known is not None else ():
+        raise InputError(f"{where}: {name} is not known; the keys here are: {', '.join(sorted(known or ()))}")
+
+
+def _whole(data: Mapping[str, Any], name: str, least: int, where: str) -> int:
+    value = data[name]
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**6:
+        raise refuse(f"{where}: {name}", value, f"a whole number from {least} to 1000000")
+    return value

@@ -1,0 +1,37 @@
+"""A second opinion: the same network counted by ptflops."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nas.architecture import Architecture
+from nas.costs import cost
+from nas.network import build
+
+
+def ptflops_counts(architecture: Architecture) -> tuple[int, int]:
+    """(params, MACs) by ptflops, backend aten, on the meta device.
+
+    That backend counts a bias as one more multiply-add per output; a MAC here has none, so they are taken off.
+    """
+    from ptflops import get_model_complexity_info
+
+    with torch.device("meta"):
+        network = build(architecture)
+    biases = sum(
+        module.out_features for module in network.modules() if isinstance(module, nn.Linear) and module.bias is not None
+    )
+    shape = (architecture.in_channels, architecture.resolution, architecture.resolution)
+    macs, params = get_model_complexity_info(
+        network, shape, as_strings=False, print_per_layer_stat=False, backend="aten"
+    )
+    return int(params), int(macs) - biases
+
+
+def cross_check(architecture: Architecture) -> None:
+    """Raises RuntimeError if ptflops counts other parameters or MACs than we do."""
+    ours = cost(architecture, "params"), cost(architecture, "macs")
+    theirs = ptflops_counts(architecture)
+    if ours != theirs:
+        raise RuntimeError(f"architecture {architecture.id}: (params, macs) are {ours} here, {theirs} in ptflops")

@@ -1,0 +1,34 @@
+"""What the family has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from nas.evaluation import Job, Measurement
+
+
+class Executor(ABC):
+    """Runs jobs somewhere, at most `workers` at a time. A context manager: leaving it ends all work at once."""
+
+    workers: int
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Takes a job. There must be a free worker."""
+
+    @abstractmethod
+    def wait(self) -> tuple[Job, Measurement]:
+        """The next finished job. Blocks; there must be a submitted one."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,40 @@
+"""Who proposes candidates. A new sampler: one file here, one line in SAMPLERS.
+
+A sampler is made anew, from its seed and the number of the trial, in front of every proposal: all that it knows is
+in the Optuna storage, so a study that was stopped goes on exactly as it would have gone on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optuna.samplers import BaseSampler
+
+from nas.inputs import InputError, checked, choices, refuse
+from nas.samplers.nsga2 import nsga2
+from nas.samplers.random import random
+from nas.samplers.tpe import tpe
+
+SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": random, "tpe": tpe, "nsga2": nsga2}
+
+
+def check_sampler(name: str, options: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for an unknown sampler, or an option that it does not have or that is not legal."""
+    if name not in SAMPLERS:
+        raise refuse(f"{where}.name", name, choices(SAMPLERS))
+    kinds = typing.get_type_hints(SAMPLERS[name], include_extras=True)
+    known = set(inspect.signature(SAMPLERS[name]).parameters) - {"seed"}
+    for option, value in options.items():
+        if option not in known:
+            raise InputError(
+                f"{where}.{option} is not an option of {name}; its options are: {', '.join(sorted(known))}"
+            )
+        checked(kinds[option], value, f"{where}.{option}")
+
+
+def make_sampler(name: str, options: Mapping[str, Any], seed: int, trial: int) -> BaseSampler:
+    """The sampler that proposes trial number `trial`."""
+    return SAMPLERS[name](seed=(seed * 1_000_003 + trial) % 2**31, **options)
