@@ -90,7 +90,7 @@ class Batches:
         self._rows, self._columns = (torch.arange(x, device=device) for x in (self._height, self._width))
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._labels)
 
     def draw(self, generator: torch.Generator) -> Draws:
         """One epoch's random numbers from a CPU generator: in a new order, all images once."""

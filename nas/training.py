@@ -160,9 +160,9 @@ def train(
     weights, after every `every` epochs and after `until`; `on_epoch` is called when the epoch's checkpoint is written.
 
     `checkpoint` is written at the start and after every epoch, and stays. Killed anywhere, or stopped by `until`, and
-    called again with the same arguments, a training ends on the CPU in the same bits as one that ran through; a
-    checkpoint that is already beyond `until` is not trained further. All that is drawn in an epoch follows from (seed,
-    epoch), so no state of a generator has to be kept; the caller's generators are left as they were.
+    called again with the same arguments, a training ends on the CPU, with as many threads, in the same bits as one that
+    ran through; a checkpoint that is already beyond `until` is not trained further. What an epoch draws follows from
+    (seed, epoch), so no state of a generator has to be kept; the caller's generators are left as they were.
 
     Raises InputError if the checkpoint is of another training or damaged, if there are fewer than two images, or if
     `until` is not an epoch of the recipe; Diverged if the loss is not finite.

@@ -13,12 +13,11 @@ PACKAGE = Path(__file__).parents[1] / "nas"
 # The one list. A module is a file of nas/ or a family folder; it imports only from rows above its own.
 LAYERS = (
     ("inputs", "files", "machine"),
-    ("architecture", "blocks", "data", "pareto", "export"),
+    ("architecture", "blocks", "data", "pareto"),
     ("rows", "network", "augment"),
     ("space", "training", "trace"),
-    ("latency",),
     ("costs", "samplers"),
-    ("evaluation", "rungs"),
+    ("evaluation",),
     ("config", "executors"),
     ("run",),
     ("study", "retrain"),

@@ -1,0 +1,67 @@
+"""The README says what the program does: its commands parse, its files exist, its YAML is accepted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas.blocks import BLOCKS, options_of
+from nas.cli import _parser
+from nas.config import StudyConfig
+from nas.space import Space
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^    (nas [^\n]*)", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_parse_and_name_files_that_exist(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    _parser().parse_args(words[1:])
+    for word in words:
+        if word.startswith(("studies/", "search_spaces/")):
+            assert (ROOT / word).is_file(), word
+
+
+def test_there_are_commands() -> None:
+    assert {shlex.split(command)[1] for command in COMMANDS} == {"space", "search", "front", "retrain"}
+
+
+def test_the_study_snippet_is_a_study() -> None:
+    study = StudyConfig.of(yaml.safe_load(SNIPPETS[0]), "README")
+    assert (ROOT / "studies" / study.space).is_file()
+
+
+def test_the_space_snippet_is_a_space() -> None:
+    space = Space.from_dict(yaml.safe_load(SNIPPETS[1]), "README")
+    assert space.size > 1000
+    assert set(space.shared) == {"width", "resolution", "groups", "defaults.activation"}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_table_of_blocks_has_their_options_and_defaults(block: str) -> None:
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{block}` |"))
+    for name, option in options_of(block).items():
+        default = str(option.default).lower() if isinstance(option.default, bool) else option.default
+        assert re.search(
+            rf"\b{name}\b"
+            + (
+                ""
+                if option.default is None
+                else rf" \({default:g}\b"
+                if isinstance(default, float)
+                else rf" \({default}\b"
+            ),
+            row,
+        ), (block, name)
+
+
+def test_links_and_pictures_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
