@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,10 @@ from nas.inputs import InputError, parse_yaml, read_yaml, refuse
 
 Value = bool | int | float | str
 Options = tuple[tuple[str, Value], ...]
+
+# Least and most of every whole number; `c` leaves a space, which has c up to 100,000, a width multiplier of 10.
+LIMITS = {"resolution": (1, 4096), "in_channels": (1, 100_000), "c": (1, 1_000_000), "n": (0, 100), "s": (1, 4)}
+_WORD = re.compile(r"[A-Za-z0-9_.+-]{1,60}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +61,16 @@ class Stage:
 
     @classmethod
     def of(cls, block: str, c: int, n: int = 1, s: int = 1, **options: Value) -> Stage:
-        return cls(block, c, n, s, tuple(sorted(options.items())))
+        return cls(block, c, n, s, tuple(sorted((name, plain(value)) for name, value in options.items())))
 
-    def layers(self, channels: int, resolution: int) -> tuple[Layer, ...]:
+    def layers(self, channels: int, resolution: int) -> Iterator[Layer]:
         """The stage's layers on an input of `channels` x `resolution` x `resolution`, no-operations left out."""
-        layers = []
         for index in range(self.n):
             stride = self.s if index == 0 else 1
             layer = Layer(self.block, channels, self.c, stride, resolution, self.options)
             channels, resolution = layer.out_channels, layer.out_resolution
             if not layer.changes_nothing:
-                layers.append(layer)
-        return tuple(layers)
+                yield layer
 
     def after(self, channels: int, resolution: int) -> tuple[int, int]:
         """(channels, resolution) behind the stage."""
@@ -112,7 +115,10 @@ class Architecture:
 
         How the rows are cut and where layers that change nothing stand makes no difference.
         """
-        layers = [(x.block, x.in_channels, x.out_channels, x.stride, x.resolution, x.options) for x in self.layers]
+        layers = [
+            (x.block, x.in_channels, x.out_channels, x.stride, x.resolution, [(k, plain(v)) for k, v in x.options])
+            for x in self.layers
+        ]
         return hashlib.sha256(json.dumps(layers, separators=(",", ":")).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,14 +130,25 @@ class Architecture:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "architecture") -> Architecture:
+    def from_dict(cls, data: object, where: str = "architecture") -> Architecture:
         """Raises InputError if a key is missing, unknown or of another type."""
-        keys = {"in_channels", "resolution", "stages"}
-        _keys(data, keys, keys, where)
-        if not isinstance(data["stages"], list) or not data["stages"]:
-            raise refuse(f"{where}: stages", data["stages"], "a list of stages")
-        stages = tuple(_stage(stage, f"{where}: stages[{i}]") for i, stage in enumerate(data["stages"]))
-        return cls(stages, _whole(data, "resolution", 1, where), _whole(data, "in_channels", 1, where))
+        keys = ("in_channels", "resolution", "stages")
+        if not isinstance(data, Mapping):
+            raise refuse(where, data, f"a mapping with {', '.join(keys)}")
+        for key in keys:
+            if key not in data:
+                raise InputError(f"{where}: {key} is missing")
+        for key in data:
+            if key not in keys:
+                raise unknown(f"{where}: ", key, keys)
+        rows = data["stages"]
+        if not isinstance(rows, list) or not rows:
+            raise refuse(f"{where}: stages", rows, "a list of stages")
+        return cls(
+            tuple(_stage(row, f"{where}: stages[{i}]") for i, row in enumerate(rows)),
+            _whole("resolution", data["resolution"], f"{where}: "),
+            _whole("in_channels", data["in_channels"], f"{where}: "),
+        )
 
     def to_yaml(self) -> str:
         head = f"in_channels: {self.in_channels}\nresolution: {self.resolution}\nstages:\n"
@@ -139,8 +156,12 @@ class Architecture:
         return f"# architecture {self.id}\n" + head + "".join(f"  - {row}" for row in rows)
 
     @classmethod
-    def from_json(cls, text: str) -> Architecture:
-        return cls.from_dict(json.loads(text))
+    def from_json(cls, text: str, where: str = "architecture") -> Architecture:
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: is not valid JSON: {error}") from None
+        return cls.from_dict(data, where)
 
     @classmethod
     def from_yaml(cls, text: str, where: str = "architecture") -> Architecture:
@@ -157,7 +178,8 @@ class Architecture:
         for stage, channels, resolution in self.walk():
             options = dict(stage.options)
             cells = [options.get("t", "-"), stage.c, stage.n, stage.s, *(options.get(name, "-") for name in names)]
-            rows.append([f"{resolution}^2 x {channels}", stage.block, *(str(cell) for cell in cells)])
+            texts = (str(cell).lower() if isinstance(cell, bool) else str(cell) for cell in cells)
+            rows.append([f"{resolution}^2 x {channels}", stage.block, *texts])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
@@ -172,28 +194,48 @@ def _short(name: str, value: Value) -> str:
 
 
 def _stage(data: object, where: str) -> Stage:
-    if not isinstance(data, dict):
+    if not isinstance(data, Mapping):
         raise refuse(where, data, "a mapping with block, c, n, s and the block's options")
-    _keys(data, {"block", "c"}, None, where)
-    if not isinstance(data["block"], str):
+    for key in ("block", "c"):
+        if key not in data:
+            raise InputError(f"{where}.{key} is missing")
+    if not is_word(data["block"]):
         raise refuse(f"{where}.block", data["block"], "the name of a block")
-    for name, value in data.items():
-        if not re.fullmatch(r"[a-z_]+", str(name)) or not isinstance(value, bool | int | float | str):
-            raise refuse(f"{where}.{name}", value, "a number, true, false or a word")
-    fixed = {"c": _whole(data, "c", 1, where), "n": 1, "s": 1}
-    fixed |= {name: _whole(data, name, least, where) for name, least in (("n", 0), ("s", 1)) if name in data}
-    return Stage.of(data["block"], **fixed, **{k: v for k, v in data.items() if k not in {"block", "c", "n", "s"}})
+    options = {}
+    for key, value in data.items():
+        if not isinstance(key, str) or not re.fullmatch(r"[a-z_][a-z0-9_]*", key):
+            raise refuse(f"{where}: a key", key, "block, c, n, s or an option of the block")
+        if not is_scalar(value):
+            raise refuse(f"{where}.{key}", value, "a number, true, false or a word")
+        if key not in {"block", "c", "n", "s"}:
+            options[key] = plain(value)
+    c, n, s = (_whole(key, data.get(key, 1), f"{where}.") for key in ("c", "n", "s"))
+    return Stage(data["block"], c, n, s, tuple(sorted(options.items())))
 
 
-def _keys(data: Mapping[str, Any], needed: set[str], known: set[str] | None, where: str) -> None:
-    for name in sorted(needed - set(data)):
-        raise InputError(f"{where}: {name} is missing")
-    for name in sorted(set(data) - known) if known is not None else ():
-        raise InputError(f"{where}: {name} is not known; the keys here are: {', '.join(sorted(known or ()))}")
-
-
-def _whole(data: Mapping[str, Any], name: str, least: int, where: str) -> int:
-    value = data[name]
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**6:
-        raise refuse(f"{where}: {name}", value, f"a whole number from {least} to 1000000")
+def _whole(key: str, value: object, place: str) -> int:
+    least, most = LIMITS[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise refuse(f"{place}{key}", value, f"a whole number from {least} to {most}")
     return value
+
+
+def plain(value: Any) -> Any:
+    """One spelling for one value: 6.0 is 6."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def is_word(value: object) -> bool:
+    """Text that may stand in a file and in an error line as it is."""
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+
+def is_scalar(value: object) -> bool:
+    """What an option may be, whatever the block: true, false, a finite number or a word."""
+    return is_word(value) or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def unknown(place: str, key: object, known: Iterable[str]) -> InputError:
+    """The error line for a key that is not one of those `known`; `place` is all that stands in front of the key."""
+    name = key if is_word(key) else ascii(key)[:60]
+    return InputError(f"{place}{name} is not known; the keys here are: {', '.join(sorted(known))}")

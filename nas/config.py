@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import optuna
+import torch
 import yaml
 from annotated_types import Ge, Gt, Le
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from nas.costs import COSTS
 from nas.data import DATASETS, DataConfig
 from nas.evaluation import Rung
-from nas.inputs import Config, InputError, Quantity, checked, choices, read_yaml, refuse
+from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
 from nas.samplers import check_sampler
 from nas.space import Space
 from nas.training import Recipe
 
 OBJECTIVES = ("accuracy", *COSTS)
+
+_Epochs = Annotated[int, Ge(1), Le(100_000)]
+
+
+def _folder_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value):
+        raise ValueError("the name of a folder: at most 80 letters, digits and . _ -, the first a letter or digit")
+    return value
 
 
 class SamplerConfig(Config):
@@ -34,39 +46,46 @@ class SamplerConfig(Config):
 
 
 class RungConfig(Config):
-    epochs: Annotated[int, Ge(1)]
+    """A fidelity of the short training; a number alone is its epochs."""
+
+    epochs: _Epochs
     share: Annotated[float, Gt(0), Le(1)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_alone(cls, value: object) -> object:
+        return value if isinstance(value, dict | RungConfig) else {"epochs": value}
 
 
 class ProxyConfig(Config):
     """The short training: rungs (epochs, or epochs and share of the training set) in rising order, and the recipe."""
 
-    rungs: Annotated[list[Annotated[int, Ge(1)] | RungConfig], Field(min_length=1)]
+    rungs: Annotated[list[RungConfig], Field(min_length=1)]
     recipe: dict[str, Any] = {}
 
     def ladder(self) -> tuple[Rung, ...]:
-        return tuple(Rung(r) if isinstance(r, int) else Rung(r.epochs, r.share) for r in self.rungs)
+        return tuple(Rung(rung.epochs, rung.share) for rung in self.rungs)
 
 
 class RetrainConfig(Config):
     """The full training of the chosen candidate, on the training split alone or with the validation split."""
 
-    epochs: Annotated[int, Ge(1)]
+    epochs: _Epochs
     data: Literal["train", "train+validation"] = "train+validation"
     recipe: dict[str, Any] = {}
 
 
 class StudyConfig(Config):
-    """A study file, checked. `trials` counts the candidates that are trained; `space` is a path from the file."""
+    """A study file, checked. `trials` counts the candidates that are trained."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+    name: Annotated[str, AfterValidator(_folder_name)]
     space: str
     data: DataConfig
     objectives: Annotated[list[str], Field(min_length=1)] = ["accuracy", "params"]
     budget: dict[str, Quantity] = {}
     sampler: SamplerConfig = SamplerConfig()
     proxy: ProxyConfig
-    trials: Annotated[int, Ge(1)]
+    trials: Annotated[int, Ge(1), Le(1_000_000)]
     workers: Annotated[int, Ge(1), Le(256)] = 1
     retrain: RetrainConfig | None = None
     enqueue: list[str] = []
@@ -75,22 +94,36 @@ class StudyConfig(Config):
 
     @classmethod
     def load(cls, path: Path | str, overrides: Iterable[str] = ()) -> Self:
-        """Reads a file and applies `overrides` (`key.path=value`, the value as YAML).
+        """Reads a file and applies `overrides` (`key.path=value`, the value as YAML), to search on this machine.
 
-        Relative paths (space, enqueue) become absolute. Raises InputError naming place, value and rule.
+        Relative paths count from the file (space, enqueue, data.root) and become absolute; a data.root among the
+        overrides counts from the working directory. Raises InputError naming place, value and rule.
         """
         path = Path(path)
         data = read_yaml(path)
+        base = path.absolute().parent
+        section = data.get("data")
+        if isinstance(section, dict) and isinstance(root := section.get("root"), str) and root.strip():
+            data["data"] = section | {"root": str(base / os.path.expanduser(root))}
         for override in overrides:
             _override(data, override)
         config = cls.of(data, str(path))
-        base = path.absolute().parent
+        if config.device is not None:
+            check_device(config.device, f"{path}: device")
+        if config.storage is not None:
+            check_storage(config.storage, f"{path}: storage")
+        root = config.data.root
         return config.model_copy(
-            update={"space": str(base / config.space), "enqueue": [str(base / item) for item in config.enqueue]}
+            update={
+                "space": str(base / config.space),
+                "enqueue": [str(base / item) for item in config.enqueue],
+                "data": config.data.model_copy(update={"root": root and str(Path(root).absolute())}),
+            }
         )
 
     @classmethod
     def of(cls, data: Mapping[str, Any], where: str) -> Self:
+        """A study from plain values. Raises InputError naming place, value and rule; `where` is the place of all."""
         config: Self = checked(cls, dict(data), where)
         for name in config.objectives:
             if name not in OBJECTIVES:
@@ -103,42 +136,79 @@ class StudyConfig(Config):
         if config.data.source not in DATASETS:
             raise refuse(f"{where}: data.source", config.data.source, choices(DATASETS))
         check_sampler(config.sampler.name, config.sampler.options, f"{where}: sampler")
-        epochs = [rung.epochs for rung in config.proxy.ladder()]
+        epochs = [rung.epochs for rung in config.proxy.rungs]
         if sorted(set(epochs)) != epochs:
             raise refuse(f"{where}: proxy.rungs: epochs", epochs, "rising")
-        if len({rung.share for rung in config.proxy.ladder()}) > 1:
-            shares = [rung.share for rung in config.proxy.ladder()]
-            raise refuse(f"{where}: proxy.rungs: share", shares, "the same in all rungs: a candidate trains on")
+        shares = [rung.share for rung in config.proxy.rungs]
+        if len(set(shares)) > 1:
+            rule = "the same in all rungs, because a candidate trains on from rung to rung"
+            raise refuse(f"{where}: proxy.rungs: share", shares, rule)
         config.proxy_recipe(where)
         if config.retrain:
             _recipe(config.retrain.recipe, config.retrain.epochs, f"{where}: retrain.recipe")
         return config
 
     def proxy_recipe(self, where: str = "study") -> Recipe:
-        return _recipe(self.proxy.recipe, self.proxy.ladder()[-1].epochs, f"{where}: proxy.recipe")
+        """The recipe of the short training; its schedule is as long as the last rung."""
+        return _recipe(self.proxy.recipe, self.proxy.rungs[-1].epochs, f"{where}: proxy.recipe")
 
     def retrain_recipe(self, epochs: int | None = None) -> Recipe:
         """The recipe of the full training. Raises InputError if the study has no `retrain` section."""
         if self.retrain is None:
-            raise InputError(f"study {self.name}: retrain is missing; it needs at least: retrain: {{epochs: N}}")
-        return _recipe(self.retrain.recipe, epochs or self.retrain.epochs, "retrain.recipe")
+            rule = "add retrain: {epochs: N} to the study file, then run nas search again"
+            raise InputError(f"study {self.name}: retrain is missing; {rule}")
+        return _recipe(self.retrain.recipe, epochs or self.retrain.epochs, f"study {self.name}: retrain.recipe")
 
     def load_space(self, in_channels: int | None = None, classes: int | None = None) -> Space:
         return Space.load(self.space, in_channels, classes)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def fixed(self) -> dict[str, Any]:
-        """What must not change when a study goes on. More trials, other workers or another data root may."""
-        data = self.model_dump(mode="json", exclude={"trials", "workers", "retrain", "device", "space", "enqueue"})
-        data["data"].pop("root")
-        return data
+        """What must not change when a study goes on, by key path; the keys are the same for all studies.
+
+        More trials, other workers, another device or place of the data may. Recipes are told apart by what they mean.
+        """
+        study = self.model_dump(mode="json", include={"name", "objectives", "budget", "sampler", "storage"})
+        data = self.data.model_dump(mode="json", exclude={"root", "download"})
+        rungs = [rung.model_dump(mode="json") for rung in self.proxy.rungs]
+        recipe = self.proxy_recipe().model_dump(mode="json", exclude={"epochs"})
+        return {
+            **study,
+            **{f"data.{name}": value for name, value in data.items()},
+            "proxy.rungs": rungs,
+            **{f"proxy.recipe.{name}": value for name, value in recipe.items()},
+        }
+
+
+def check_device(name: str, where: str) -> None:
+    """Raises InputError unless this machine has the device."""
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there += ["mps"]
+    if name not in there:
+        raise refuse(where, name, f"a device of this machine, {choices(there)}")
+
+
+def check_storage(url: str, where: str) -> None:
+    """Raises InputError unless Optuna can open it; makes its tables if it is empty."""
+    try:
+        optuna.storages.get_storage(url)
+    except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        rule = f"the URL of a database that can be opened, such as sqlite:///x.db ({reason})"
+        raise refuse(where, url, rule) from None
 
 
 def _recipe(data: dict[str, Any], epochs: int, where: str) -> Recipe:
-    if "epochs" in data:
-        raise InputError(f"{where}.epochs is not known here: the epochs stand beside the recipe")
+    known = sorted(set(Recipe.model_fields) - {"epochs"})
+    for key in data:
+        if key not in known:
+            rule = "it stands beside the recipe" if key == "epochs" else f"the keys here are: {', '.join(known)}"
+            raise InputError(f"{where}.{key} is not known; {rule}")
     recipe: Recipe = checked(Recipe, {**data, "epochs": epochs}, where, ".")
     return recipe
 
@@ -148,13 +218,10 @@ def _override(data: dict[str, Any], override: str) -> None:
     path = key.strip().split(".")
     if not sign or not all(path):
         raise refuse("--set", override, "KEY.PATH=VALUE")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise refuse(f"--set {key}", text, "a YAML value") from None
+    value = parse_value(text, f"--set {override}")
     for name in path[:-1]:
         inner = data.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise refuse(f"--set {key}: {name}", inner, "a mapping, to set a key in it")
+            raise refuse(f"--set {override}: {name}", inner, "a mapping, to set a key in it")
         data = inner
     data[path[-1]] = value

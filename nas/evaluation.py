@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import math
 import time
 import traceback
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,12 @@ from nas.data import DataConfig, Splits, load
 from nas.files import write_text
 from nas.inputs import InputError
 from nas.network import build
-from nas.training import Diverged, Normalisation, Recipe, train
+from nas.training import Diverged, Epoch, Normalisation, Recipe, train
+
+logger = logging.getLogger("nas")
+ERROR_FILE = "error.txt"
+"""In a job's folder: the traceback of what its evaluation raised."""
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came of a job. Either `accuracy` (fraction, validation split) or `failure` (why there is none)."""
+    """What came of a job. Either `accuracy` (fraction, validation split) or `failure` (why there is none, one line).
+
+    `epochs` are all that the candidate has been trained for; `seconds` are this job's wall time; `curve` is of plain
+    values. All of it goes into the record, as JSON.
+    """
 
     accuracy: float | None = None
     loss: float | None = None
@@ -56,7 +68,39 @@ class Evaluator(ABC):
     """Gives a job's measurement. Must be picklable: worker processes get a copy."""
 
     @abstractmethod
-    def evaluate(self, job: Job) -> Measurement: ...
+    def evaluate(self, job: Job) -> Measurement:
+        """Trains on from what the job's folder holds. May raise, see `measure`."""
+
+
+def measure(evaluator: Evaluator, job: Job) -> Measurement:
+    """The evaluator's measurement; what goes wrong with a candidate, or a value that is none, is its failure.
+
+    Raises what is not the candidate's fault: InputError, and OSError where the disk is full or cannot be written.
+    """
+    start = time.perf_counter()
+    try:
+        return _checked(evaluator.evaluate(job))
+    except InputError:
+        raise
+    except Diverged as error:
+        failure = f"diverged: {error}"
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        failure = f"out of memory: {error}"
+    except Exception as error:  # whatever it is, it costs this candidate and is on record
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise
+        write_text(job.folder / ERROR_FILE, traceback.format_exc())
+        failure = f"{type(error).__name__}: {error}"
+    return Measurement(failure=failure.strip().partition("\n")[0], seconds=time.perf_counter() - start)
+
+
+def _checked(measurement: Measurement) -> Measurement:
+    """With plain floats. Raises Diverged if there is neither a finite accuracy nor a failure."""
+    if measurement.failure is not None:
+        return measurement
+    if measurement.accuracy is None or not math.isfinite(measurement.accuracy):
+        raise Diverged(f"its accuracy is {measurement.accuracy}")
+    return replace(measurement, accuracy=float(measurement.accuracy), loss=measurement.loss and float(measurement.loss))
 
 
 @dataclass(frozen=True)
@@ -71,32 +115,22 @@ class ProxyTraining(Evaluator):
     def splits(self) -> Splits:
         return load(self.data)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the images: a worker process reads, or maps, them itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "splits"}
+
     def evaluate(self, job: Job) -> Measurement:
-        """Trains on from the job's checkpoint. What goes wrong with a candidate is its failure, not the study's."""
+        """Trains on from the job's checkpoint; one that cannot be used costs a warning and the epochs in it."""
         start = time.perf_counter()
+        checkpoint = job.folder / "checkpoint.pt"
         try:
-            curve = train(
-                build(job.architecture, job.seed),
-                self.splits.train.share(job.rung.share, self.data.seed),
-                self.splits.validation,
-                self.recipe,
-                normalisation=Normalisation(self.splits.mean, self.splits.std),
-                resolution=job.architecture.resolution,
-                seed=job.seed,
-                device=self.device,
-                checkpoint=job.folder / "checkpoint.pt",
-                until=job.rung.epochs,
-                every=job.rung.epochs,
-            )
-        except Diverged as error:
-            return Measurement(failure=f"diverged: {error}", seconds=time.perf_counter() - start)
-        except InputError:
-            raise
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            return Measurement(failure=f"out of memory: {error}", seconds=time.perf_counter() - start)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this candidate and is on record
-            write_text(job.folder / "error.txt", traceback.format_exc())
-            return Measurement(failure=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - start)
+            curve = self._train(job, checkpoint)
+        except InputError as error:
+            if not checkpoint.exists():
+                raise
+            logger.warning("candidate %d is trained from its start: %s", job.number, error)
+            checkpoint.unlink()
+            curve = self._train(job, checkpoint)
         last = curve[-1]
         return Measurement(
             accuracy=last.validation_accuracy,
@@ -104,4 +138,19 @@ class ProxyTraining(Evaluator):
             epochs=last.epoch,
             seconds=time.perf_counter() - start,
             curve=[asdict(epoch) for epoch in curve],
+        )
+
+    def _train(self, job: Job, checkpoint: Path) -> list[Epoch]:
+        return train(
+            build(job.architecture, job.seed),
+            self.splits.train.share(job.rung.share, self.data.seed),
+            self.splits.validation,
+            self.recipe,
+            normalisation=Normalisation(self.splits.mean, self.splits.std),
+            resolution=job.architecture.resolution,
+            seed=job.seed,
+            device=self.device,
+            checkpoint=checkpoint,
+            until=job.rung.epochs,
+            every=job.rung.epochs,
         )

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+_STALE_SECONDS = 3600
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary)` and renames its file to `path`: a reader, or a kill, never meets half a file."""
+    """Calls `write(temporary)` and renames its file to `path`: a reader, or a kill, never meets half a file.
+
+    The temporary name is of this call alone, so several processes, threads and machines may write one path; the last
+    one's file stays. Makes the folder. Raises OSError, with `path` as it was, if it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
     try:
         write(temporary)
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -27,4 +35,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    write_text(path, json.dumps(data, indent=2) + "\n")
+    """Plain JSON, which has no NaN: raises ValueError for one."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def sweep(folder: Path) -> None:
+    """Removes the temporary files that writers killed in `folder` left behind: those older than an hour."""
+    for file in folder.glob(".*.tmp"):
+        try:
+            if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+                file.unlink()
+        except FileNotFoundError:
+            continue

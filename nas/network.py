@@ -35,17 +35,18 @@ def build(architecture: Architecture, seed: int | None = None) -> Network:
     """A new network with new weights, those of `seed` where one is given (the global generator is left as it was).
 
     Convolutions: normal, variance 2 / fan-out; linear layers: normal, standard deviation 0.01; normalisation 1 and 0.
-    Raises InputError for an unknown block, option, or a block that cannot stand where the architecture puts it.
+    Raises InputError for an unknown block or option, an illegal value, a block that cannot stand where the
+    architecture puts it, or if not just the last layer is a classifier.
     """
-    for layer in architecture.layers:
-        if layer.block not in blocks.BLOCKS:
-            raise InputError(f"block {layer.block!r} is not known; the blocks are: {', '.join(blocks.BLOCKS)}")
+    classifiers = [i for i, layer in enumerate(architecture.layers) if layer.block == "classifier"]
+    if classifiers != [len(architecture.layers) - 1]:
+        raise InputError(f"architecture {architecture.id}: its last layer, and only that, must be a classifier")
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         try:
             network = Network(architecture)
-        except (TypeError, ValueError) as error:
+        except InputError as error:
             raise InputError(f"architecture {architecture.id}: {error}") from None
         for module in network.modules():
             if isinstance(module, nn.Conv2d):

@@ -10,17 +10,20 @@ from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nas.architecture import Architecture
 from nas.costs import costs
+from nas.data import DataConfig, Splits
 from nas.data import load as load_data
-from nas.files import write_json, write_text, write_whole
+from nas.files import sweep, write_json, write_text, write_whole
 from nas.inputs import InputError
 from nas.machine import hardware, versions
 from nas.network import Network, build
 from nas.run import Run
-from nas.training import Epoch, Normalisation, evaluate, pick_device, train
+from nas.training import Diverged, Epoch, Normalisation, Recipe, evaluate, pick_device, train
 
 
 @dataclass(frozen=True)
@@ -44,66 +47,125 @@ def retrain(
     """Trains a candidate (`pick`: knee, best or an id) as the study's `retrain` section says; goes on where it was.
 
     The folder gets architecture.yaml, weights.safetensors, curve.csv and result.json; one that has a result.json is
-    finished and is returned as it is. Raises InputError for a candidate that is not there or a changed recipe.
+    finished and is returned as it is. Raises InputError for a candidate that is not there, or a folder that was begun
+    with another recipe or data or is being trained by another process, or if the loss is not finite.
     """
     architecture, _ = run.pick(pick)
-    recipe = run.config.retrain_recipe(epochs)
-    section = run.config.retrain
-    assert section is not None
-    folder = run.folder / "retrain" / f"{architecture.id}-epochs{recipe.epochs}-seed{seed}"
-    if (folder / "result.json").exists():
-        return Retrained(folder, json.loads((folder / "result.json").read_text(encoding="utf-8")))
-    data = run.config.data if data_root is None else run.config.data.model_copy(update={"root": data_root})
-    splits = load_data(data)
-    where = device or run.config.device or str(pick_device())
-    normalisation = Normalisation(splits.mean, splits.std)
-    both = section.data == "train+validation"
-    images = splits.train_and_validation if both else splits.train
-    network = build(architecture, seed)
-    write_text(folder / "architecture.yaml", architecture.to_yaml())
-    curve = train(
-        network,
-        images,
-        None if both else splits.validation,
-        recipe,
-        normalisation=normalisation,
-        resolution=architecture.resolution,
+    training = _Training(
+        architecture=architecture,
+        recipe=run.config.retrain_recipe(epochs),
+        data=run.config.data if data_root is None else run.config.data.model_copy(update={"root": data_root}),
+        images="train" if run.config.retrain is None else run.config.retrain.data,
         seed=seed,
-        device=where,
-        checkpoint=folder / "checkpoint.pt",
-        on_epoch=on_epoch,
+        device=device or run.config.device or str(pick_device()),
     )
-    accuracy, loss = evaluate(
-        network, splits.test, normalisation=normalisation, resolution=architecture.resolution, device=where
-    )
-    weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_whole(
-        folder / "weights.safetensors", lambda path: save_file(weights, path, {"architecture": architecture.id})
-    )
-    table = pd.DataFrame([vars(epoch) for epoch in curve])
-    write_whole(folder / "curve.csv", lambda path: table.to_csv(path, index=False))
-    result = {
-        "id": architecture.id,
-        "test_accuracy": accuracy,
-        "test_loss": loss,
-        **costs(architecture),
-        "mean": list(splits.mean),
-        "std": list(splits.std),
-        "resolution": architecture.resolution,
-        "classes": list(splits.classes),
-        "data": {**data.model_dump(mode="json", exclude={"root"}), "trained_on": section.data},
-        "images": {"train": len(images), "test": len(splits.test)},
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": seed,
-        "wall_seconds": round(sum(epoch.seconds for epoch in curve), 1),
-        "device": where,
-        "threads": torch.get_num_threads(),
-        "hardware": hardware(),
-        "versions": versions(),
-    }
-    write_json(folder / "result.json", result)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
-    return Retrained(folder, result)
+    folder = run.folder / "retrain" / f"{architecture.id}-epochs{training.recipe.epochs}-seed{seed}"
+    lock = FileLock(folder / "train.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{folder}: is being trained by another process; wait for it, or stop it") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+    try:
+        return Retrained(folder, training.finish(folder, on_epoch))
+    except Diverged as error:
+        raise InputError(f"{folder}: {error}") from None
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """All that a full training depends on. `images`: train, or train+validation."""
+
+    architecture: Architecture
+    recipe: Recipe
+    data: DataConfig
+    images: str
+    seed: int
+    device: str
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        data = self.data.model_dump(mode="json", exclude={"root", "download"})
+        return {"data": data | {"trained_on": self.images}, "recipe": self.recipe.model_dump(mode="json")}
+
+    def finish(self, folder: Path, on_epoch: Callable[[Epoch], None] | None) -> dict[str, Any]:
+        """Trains on from what is in the folder, to its result.json. Returns that."""
+        if (folder / "result.json").exists():
+            return self._result(folder)
+        sweep(folder)
+        splits = load_data(self.data)
+        both = self.images == "train+validation"
+        images = splits.train_and_validation if both else splits.train
+        network = build(self.architecture, self.seed)
+        write_text(folder / "architecture.yaml", self.architecture.to_yaml())
+        curve = train(
+            network,
+            images,
+            None if both else splits.validation,
+            self.recipe,
+            normalisation=Normalisation(splits.mean, splits.std),
+            resolution=self.architecture.resolution,
+            seed=self.seed,
+            device=self.device,
+            checkpoint=folder / "checkpoint.pt",
+            on_epoch=on_epoch,
+        )
+        weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+        about = {"architecture": self.architecture.id}
+        write_whole(folder / "weights.safetensors", lambda path: save_file(weights, path, about))
+        table = pd.DataFrame([vars(epoch) for epoch in curve])
+        write_whole(folder / "curve.csv", lambda path: table.to_csv(path, index=False))
+        seconds = sum(epoch.seconds for epoch in curve)
+        write_json(folder / "result.json", self._tested(folder, splits, len(images), seconds))
+        return self._result(folder)
+
+    def _tested(self, folder: Path, splits: Splits, images: int, seconds: float) -> dict[str, Any]:
+        """The result. What is tested is the network that `load` gives, so the accuracy is that of the files."""
+        accuracy, loss = evaluate(
+            load(folder),
+            splits.test,
+            normalisation=Normalisation(splits.mean, splits.std),
+            resolution=self.architecture.resolution,
+            device=self.device,
+        )
+        return {
+            "id": self.architecture.id,
+            "test_accuracy": accuracy,
+            "test_loss": loss,
+            **costs(self.architecture),
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+            "resolution": self.architecture.resolution,
+            "classes": list(splits.classes),
+            "images": {"train": images, "test": len(splits.test)},
+            **self.settings(),
+            "seed": self.seed,
+            "wall_seconds": round(seconds, 1),
+            "device": self.device,
+            "threads": torch.get_num_threads(),
+            "hardware": hardware(),
+            "versions": versions(),
+        }
+
+    def _result(self, folder: Path) -> dict[str, Any]:
+        """The result that is there. Raises InputError if it is damaged or of another training."""
+        file = folder / "result.json"
+        try:
+            result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            for section, now in self.settings().items():
+                for name, value in now.items():
+                    if (before := result[section].get(name, value)) != value:
+                        raise InputError(
+                            f"{folder}: was trained with {section}.{name} {json.dumps(before)}, which is "
+                            f"{json.dumps(value)} in the study now; move the folder away to train again"
+                        )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError):
+            raise InputError(f"{file}: is damaged; delete it to train again") from None
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        return result
 
 
 def load(folder: Path | str) -> Network:
@@ -114,13 +176,14 @@ def load(folder: Path | str) -> Network:
     """
     folder = Path(folder)
     network = build(Architecture.load(folder / "architecture.yaml"))
-    weights = folder / "weights.safetensors"
+    file = folder / "weights.safetensors"
     try:
-        network.load_state_dict(load_file(weights))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{weights}: cannot be loaded: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # SafetensorError derives from Exception alone
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise InputError(f"{weights}: is not a safetensors file: {error}") from None
+        network.load_state_dict(load_file(file))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    except SafetensorError as error:
+        raise InputError(f"{file}: is damaged or no safetensors file: {error}") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: does not fit architecture.yaml: {reason[:200]}") from None
     return network.eval()

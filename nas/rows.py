@@ -1,15 +1,17 @@
-"""One row of a search space: a stage in which a scalar is fixed and a list is a choice."""
+"""What a space file says: shared choices, and rows, which are stages where a scalar is fixed and a list is a choice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator
 
-from nas.architecture import Stage, Value
-from nas.blocks import BLOCKS, complete, options_of
+from nas.architecture import LIMITS, Stage, Value, is_scalar, is_word, plain, unknown
+from nas.blocks import BLOCKS, check_options, defaults_of, options_of
 from nas.inputs import InputError, checked, choices, refuse
 
 Ask = Callable[[str, tuple[Value, ...]], Value]
@@ -20,11 +22,34 @@ Shared = Mapping[str, Value]
 
 T = TypeVar("T")
 ABSENT = Stage("identity", 1, 0)
-_KEYS: dict[str, Any] = {
-    "c": Annotated[int, Ge(1), Le(100_000)],
-    "n": Annotated[int, Ge(0), Le(100)],
-    "s": Annotated[int, Ge(1), Le(4)],
-}
+
+
+def whole(key: str) -> Any:
+    """The annotation of a whole number within its limits."""
+    least, most = LIMITS[key]
+    return Annotated[int, Ge(least), Le(most)]
+
+
+def _scalar(value: object) -> object:
+    if not is_scalar(value):
+        raise ValueError("a number, true, false or a word")
+    return value
+
+
+def _word(value: str) -> str:
+    if not is_word(value):
+        raise ValueError("at most 60 letters, digits and . _ + -")
+    return value
+
+
+WORD = Annotated[str, AfterValidator(_word)]
+_BLOCK = Literal[tuple(BLOCKS)]  # type: ignore[valid-type]
+_SCALAR = Annotated[Any, AfterValidator(_scalar)]
+_SCALE = Literal[True, False, "up"]
+_WIDTH = Annotated[float, Gt(0), Le(10)]
+_OWN = {"c": Annotated[int, Ge(1), Le(100_000)], "n": whole("n"), "s": whole("s")}
+# All combinations of a row are listed, so that members can be counted: beyond this, that takes minutes.
+MAX_COMBINATIONS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +80,16 @@ class Alternative:
 
     def form(self, ask: Ask, shared: Shared, divisor: int) -> Stage:
         """The stage that the answers lead to; only the choices that make a difference are asked, in a fixed order."""
-        picked = {name: setting.pick(ask, shared) for name, setting in self.settings.items() if name == "n"}
-        if picked.get("n") == 0:
+
+        def pick(key: str, default: Value) -> Value:
+            return self.settings[key].pick(ask, shared) if key in self.settings else default
+
+        n = int(pick("n", 1))
+        if n == 0:
             return ABSENT
-        for name in ("block", "c", "s"):
-            if name in self.settings:
-                picked[name] = self.settings[name].pick(ask, shared)
-        block = str(picked["block"])
-        chosen: dict[str, Value] = {}
-        for name, option in options_of(block).items():
-            if BLOCKS[block].used(name, complete(block, chosen)):
-                setting = self.settings.get(name)
-                value = option.default if setting is None else setting.pick(ask, shared)
-                if value != option.default:
-                    chosen[name] = value
-        channels = scaled(int(picked["c"]), self.scale, shared.get("width", 1), divisor)
-        return Stage.of(block, channels, int(picked.get("n", 1)), int(picked.get("s", 1)), **chosen)
+        block, c, s = str(pick("block", "")), int(pick("c", 0)), int(pick("s", 1))
+        channels = scaled(c, self.scale, shared.get("width", 1), divisor)
+        return Stage(block, channels, n, s, _essential(block, pick))
 
 
 @dataclass(frozen=True)
@@ -92,10 +111,17 @@ class Row:
         for alternative in self.alternatives:
             yield from alternative.settings.values()
 
-    def depends(self) -> frozenset[str]:
-        """The shared choices that this row follows."""
+    def follows(self) -> set[str]:
+        """The shared choices that this row depends on (`width` also where the space has none)."""
         scales = {"width"} if any(alternative.scale is not False for alternative in self.alternatives) else set()
-        return frozenset({setting.by for setting in self.settings() if setting.by is not None} | scales)
+        return {setting.by for setting in self.settings() if setting.by is not None} | scales
+
+    def combinations(self) -> int:
+        """At most as many different outcomes has `form` for one value of the shared choices."""
+        return sum(
+            prod(len(setting.values) for setting in alternative.settings.values() if setting.is_choice)
+            for alternative in self.alternatives
+        )
 
 
 def scaled(c: int, scale: bool | str, width: Value, divisor: int) -> int:
@@ -111,6 +137,16 @@ def scaled(c: int, scale: bool | str, width: Value, divisor: int) -> int:
     return rounded + divisor if rounded < 0.9 * wanted else rounded
 
 
+def _essential(block: str, pick: Callable[[str, Value], Value]) -> tuple[tuple[str, Value], ...]:
+    """Sorted, the options of a block that make a difference and are not its defaults; `pick` is asked for no others."""
+    defaults = defaults_of(block)
+    options = dict(defaults)
+    for name, default in defaults.items():
+        if BLOCKS[block].used(name, options):
+            options[name] = pick(name, default)
+    return tuple(sorted((name, value) for name, value in options.items() if value != defaults[name]))
+
+
 def canonical(stage: Stage) -> Stage:
     """The stage without the options that are the block's defaults or make no difference.
 
@@ -118,21 +154,9 @@ def canonical(stage: Stage) -> Stage:
     """
     if stage.n == 0:
         return ABSENT
-    if stage.block not in BLOCKS:
-        raise refuse("block", stage.block, choices(BLOCKS))
-    known, given = options_of(stage.block), {name: plain(value) for name, value in stage.options}
-    chosen: dict[str, Value] = {}
-    for name, value in given.items():
-        if name not in known:
-            raise InputError(f"{name} is not an option of {stage.block}; its options are: {', '.join(known)}")
-        checked(known[name].kind, value, f"{stage.block}.{name}")
-    for name, option in known.items():
-        value = given.get(name, option.default)
-        if value is None:
-            raise InputError(f"{name} is missing: {stage.block} needs it")
-        if BLOCKS[stage.block].used(name, complete(stage.block, chosen)) and value != option.default:
-            chosen[name] = value
-    return Stage.of(stage.block, stage.c, stage.n, stage.s, **chosen)
+    given = {name: plain(value) for name, value in stage.options}
+    check_options(stage.block, given)
+    return Stage(stage.block, stage.c, stage.n, stage.s, _essential(stage.block, given.get))
 
 
 def every(form: Callable[[Ask], T]) -> Iterator[tuple[dict[str, Value], T]]:
@@ -157,34 +181,72 @@ def every(form: Callable[[Ask], T]) -> Iterator[tuple[dict[str, Value], T]]:
         script = [*asked, (name, values, index + 1)]
 
 
-def plain(value: Any) -> Any:
-    """One spelling for one value: 6.0 is 6."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def read_setting(kind: Any, data: object, name: str, shared: Mapping[str, Setting], where: str) -> Setting:
     """A scalar, a list, `{by: choice}` or `{by: choice, table: {value: ...}}`, every value checked against `kind`."""
     place = f"{where}: {name}"
     if isinstance(data, dict):
-        if not {"by"} <= set(data) <= {"by", "table"}:
-            raise refuse(place, data, "a value, a list of values, or {by: choice, table: {...}}")
-        if not isinstance(data["by"], str) or data["by"] not in shared:
-            raise refuse(f"{place}.by", data["by"], "a shared choice, " + (choices(shared) if shared else "none here"))
-        keys = shared[data["by"]].values
-        table = data.get("table", {key: key for key in keys})
-        if not isinstance(table, dict) or set(table) != set(keys):
-            given = list(table) if isinstance(table, dict) else table
-            raise refuse(f"{place}.table", given, f"a value for each of: {', '.join(map(str, keys))}")
-        return Setting(
-            name, tuple(plain(checked(kind, table[key], f"{place}.table")) for key in keys), data["by"], keys
-        )
-    values: list[Any] = data if isinstance(data, list) else [data]
-    if not values:
+        return _read_followed(kind, data, name, shared, place)
+    if data == []:
         raise refuse(place, data, "a value or a list of at least one value")
-    values = [plain(checked(kind, value, place)) for value in values]
-    if len({(type(value), value) for value in values}) < len(values):
+    if not isinstance(data, list):
+        return Setting(name, (plain(checked(kind, data, place)),))
+    values = tuple(plain(checked(kind, value, f"{place}[{i}]")) for i, value in enumerate(data))
+    if len(set(values)) < len(values):
         raise refuse(place, data, "a list without repetitions")
-    return Setting(name, tuple(values))
+    return Setting(name, values)
+
+
+def _read_followed(kind: Any, data: Mapping[Any, Any], name: str, shared: Mapping[str, Setting], place: str) -> Setting:
+    if not {"by"} <= set(data) <= {"by", "table"}:
+        raise refuse(place, data, "a value, a list of values, or {by: choice, table: {...}}")
+    if not isinstance(data["by"], str) or data["by"] not in shared:
+        known = choices(shared) if shared else "the name of a shared choice, and there is none here"
+        raise refuse(f"{place}.by", data["by"], known)
+    keys = shared[data["by"]].values
+    table = data.get("table", {key: key for key in keys})
+    if not isinstance(table, dict) or set(table) != set(keys):
+        given = list(table) if isinstance(table, dict) else table
+        raise refuse(f"{place}.table", given, f"a mapping with a value for each of: {', '.join(map(str, keys))}")
+    values = tuple(plain(checked(kind, table[key], f"{place}.table.{key}")) for key in keys)
+    return Setting(name, values, data["by"], keys)
+
+
+def read_shared(data: Mapping[str, Any], reserved: set[str], where: str) -> dict[str, Setting]:
+    """The shared choices that a space file names: its `choices`, and its `width`."""
+    section = data.get("choices", {})
+    if not isinstance(section, dict):
+        raise refuse(f"{where}: choices", section, "a mapping of names to lists")
+    shared: dict[str, Setting] = {}
+    for name, values in section.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in reserved:
+            raise refuse(f"{where}: choices: a name", name, f"a word, and none of: {', '.join(sorted(reserved))}")
+        read = read_setting(_SCALAR, values, f"choices.{name}", {}, where)
+        shared[name] = Setting(name, read.values)
+    if "width" in data:
+        shared["width"] = read_setting(_WIDTH, data["width"], "width", {}, where)
+    return shared
+
+
+def follow(setting: Setting, shared: dict[str, Setting]) -> Setting:
+    """Makes a choice a shared one, and returns the setting that follows it; any other is returned as it is."""
+    if not setting.is_choice:
+        return setting
+    shared[setting.name] = setting
+    return Setting(setting.name, setting.values, setting.name, setting.values)
+
+
+def read_defaults(data: Mapping[str, Any], shared: dict[str, Setting], where: str) -> dict[str, Setting]:
+    """Options for all rows whose block takes them; a list is one choice that all those rows share."""
+    section = data.get("defaults", {})
+    if not isinstance(section, dict):
+        raise refuse(f"{where}: defaults", section, "a mapping of block options to values")
+    kinds = {name: option.kind for block in BLOCKS for name, option in options_of(block).items()}
+    defaults = {}
+    for name, values in section.items():
+        if name not in kinds:
+            raise unknown(f"{where}: defaults.", name, kinds)
+        defaults[name] = follow(read_setting(kinds[name], values, f"defaults.{name}", shared, where), shared)
+    return defaults
 
 
 def read_row(
@@ -195,7 +257,12 @@ def read_row(
         alternatives = [_alternative(item, f"{name}[{i}]", shared, defaults, where) for i, item in enumerate(data)]
     else:
         alternatives = [_alternative(data, name, shared, defaults, where)]
-    return Row(name, tuple(alternatives))
+    row = Row(name, tuple(alternatives))
+    if row.combinations() > MAX_COMBINATIONS:
+        raise InputError(
+            f"{where}: {name} has {row.combinations():.3g} combinations, but must have at most {MAX_COMBINATIONS}"
+        )
+    return row
 
 
 def _alternative(
@@ -206,28 +273,24 @@ def _alternative(
         raise refuse(place, data, "a mapping with block, c and the block's options, or a list of such mappings")
     if "block" not in data:
         raise InputError(f"{place}.block is missing; the blocks are: {', '.join(BLOCKS)}")
-    block_kind = Literal[tuple(BLOCKS)]  # type: ignore[valid-type]
-    blocks = read_setting(block_kind, data["block"], f"{name}.block", shared, where)
-    settings = {"block": blocks}
-    classifies = "classifier" in blocks.values
-    if not classifies and "c" not in data:
-        raise InputError(f"{place}.c is missing")
-    known = {option for block in blocks.values for option in options_of(str(block))}
-    own = {"block", "scale"} | (set() if classifies else set(_KEYS))
+    settings = {"block": read_setting(_BLOCK, data["block"], f"{name}.block", shared, where)}
+    blocks = [str(block) for block in settings["block"].values]
+    classifies = "classifier" in blocks
+    own = {} if classifies else _OWN
+    kinds = {key: option.kind for block in blocks for key, option in options_of(block).items()}
     for key in data:
-        if key not in own | known:
-            names = ", ".join(sorted(own | known))
-            raise InputError(f"{place}.{key} is not known for {'/'.join(map(str, blocks.values))}; known are: {names}")
-    for key, kind in _KEYS.items():
+        if key not in {"block", "scale", *own, *kinds}:
+            raise unknown(f"{place}.", key, {"block", "scale", *own, *kinds})
+    if "c" in own and "c" not in data:
+        raise InputError(f"{place}.c is missing")
+    for key, kind in (own | kinds).items():
         if key in data:
             settings[key] = read_setting(kind, data[key], f"{name}.{key}", shared, where)
-    for block in blocks.values:
-        for key, option in options_of(str(block)).items():
-            if key in data:
-                settings[key] = read_setting(option.kind, data[key], f"{name}.{key}", shared, where)
-            elif key in defaults:
-                settings[key] = defaults[key]
-            elif option.default is None:
+        elif key in defaults and key in kinds:
+            settings[key] = defaults[key]
+    for block in blocks:
+        for key, default in defaults_of(block).items():
+            if default is None and key not in settings:
                 raise InputError(f"{place}.{key} is missing: {block} needs it")
-    scale = checked(bool | Literal["up"], data.get("scale", not classifies), f"{place}.scale")
+    scale = checked(_SCALE, data.get("scale", not classifies), f"{place}.scale")
     return Alternative(settings, scale)

@@ -16,13 +16,15 @@ import optuna
 import pandas as pd
 from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
-from optuna.storages.journal import JournalFileBackend, JournalStorage
-from optuna.trial import FrozenTrial
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from nas import pareto
 from nas.architecture import Architecture
 from nas.config import StudyConfig
-from nas.files import write_text
+from nas.costs import COSTS
+from nas.evaluation import ERROR_FILE
+from nas.files import sweep, write_text
 from nas.inputs import InputError, read_yaml, refuse
 from nas.space import Space
 
@@ -38,31 +40,25 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: StudyConfig) -> Run:
-        """A new run, or the one that is there if it is of the same study. Raises InputError if it is of another."""
+        """A new run, or the one that is there, with what may change as it is in `config`. Belongs under its `lock`.
+
+        Raises InputError if the one that is there is of another study or space, or the folder cannot be written.
+        """
         run = cls(folder)
-        if run.study_file.exists():
-            before, now = run.config.fixed(), config.fixed()
-            for key in now:
-                if before[key] != now[key]:
-                    raise InputError(
-                        f"{folder}: was begun with another study: {key} is {json.dumps(before[key])} there and "
-                        f"{json.dumps(now[key])} now; choose another folder with --run"
-                    )
-            if read_yaml(run.space_file) != read_yaml(config.space):
-                raise InputError(f"{folder}: was begun with another space; choose another folder with --run")
-            root = config.data.root
-            updates = {"data": run.config.data.model_copy(update={"root": root})} if root else {}
-            changed = {name: getattr(config, name) for name in ("trials", "workers", "retrain", "device")}
-            write_text(run.study_file, run.config.model_copy(update=updates | changed).to_yaml())
-            run.__dict__.pop("config", None)
-            return run
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(run.space_file, Path(config.space).read_text(encoding="utf-8"))
+            if run.study_file.exists():
+                run._refuse_other(config)
+                if config.data.root is None:
+                    config = config.model_copy(update={"data": run.config.data})
+            elif run.space_file.exists() and read_yaml(run.space_file) != read_yaml(config.space):
+                raise InputError(f"{folder}: is no run, but has a {run.space_file.name}; choose another with --run")
+            else:
+                write_text(run.space_file, Path(config.space).read_text(encoding="utf-8"))
             write_text(run.study_file, config.to_yaml())
+            sweep(folder)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
-        return run
+        return cls(folder)
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
@@ -73,6 +69,17 @@ class Run:
                 f"{folder}: is not a run: it has no {run.study_file.name}; begin one with: nas search STUDY"
             )
         return run
+
+    def _refuse_other(self, config: StudyConfig) -> None:
+        before = self.config.fixed()
+        for key, now in config.fixed().items():
+            if before[key] != now:
+                raise InputError(
+                    f"{self.folder}: was begun with another study: {key} is {json.dumps(before[key])} there and "
+                    f"{json.dumps(now)} now; choose another folder with --run"
+                )
+        if read_yaml(self.space_file) != read_yaml(config.space):
+            raise InputError(f"{self.folder}: was begun with another space; choose another folder with --run")
 
     @property
     def study_file(self) -> Path:
@@ -93,17 +100,30 @@ class Run:
         """Where a candidate in training keeps its checkpoint."""
         return self.folder / "candidates" / f"{number:05d}"
 
-    def forget_candidate(self, number: int) -> None:
-        shutil.rmtree(self.candidate_folder(number), ignore_errors=True)
+    def clear_candidate(self, number: int) -> None:
+        """Removes what a candidate in training kept, but not the traceback of its failure."""
+        folder = self.candidate_folder(number)
+        if (folder / ERROR_FILE).exists():
+            for file in folder.iterdir():
+                if file.name != ERROR_FILE:
+                    file.unlink()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One driver at a time; the lock ends with its process. Raises InputError if another one has it."""
+        """One driver at a time; the lock ends with its process. Makes the folder.
+
+        Raises InputError if another process has it, or the folder cannot be written.
+        """
         lock = FileLock(self.folder / "run.lock")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(f"{self.folder}: is being searched by another process; wait for it, or stop it") from None
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be written: {error.strerror}") from None
         try:
             yield
         finally:
@@ -113,14 +133,15 @@ class Run:
         """The Optuna storage: the journal in the folder, or the study's `storage` URL.
 
         `repair` (only under the lock) mends what a killed writer leaves: its journal lock, and half a last line.
+        Raises InputError if it cannot be opened.
         """
         if self.config.storage:
             try:
                 return optuna.storages.get_storage(self.config.storage)
             except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
-                reason = str(error).splitlines()[0]
+                reason = str(error).partition("\n")[0] or type(error).__name__
                 raise InputError(f"study {self.config.name}: storage {self.config.storage!r}: {reason}") from None
-        journal = self.folder / JOURNAL
+        journal = self.folder.absolute() / JOURNAL
         if repair:
             for lock in self.folder.glob(f"{JOURNAL}.lock*"):
                 lock.unlink(missing_ok=True)
@@ -128,11 +149,12 @@ class Run:
         elif not journal.exists():
             raise InputError(f"{self.folder}: has no {JOURNAL} yet: the search has not begun")
         try:
-            return JournalStorage(JournalFileBackend(str(journal)))
-        except ValueError as error:
+            return JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+        except (ValueError, KeyError) as error:
             raise InputError(f"{journal}: is damaged in the middle ({error}); restore it from a copy") from None
 
     def all_trials(self) -> list[FrozenTrial]:
+        """The record, in the order of the numbers; not to be changed. Raises InputError if there is none."""
         storage = self.open_storage()
         try:
             return storage.get_all_trials(storage.get_study_id_from_name(self.config.name), deepcopy=False)
@@ -140,27 +162,32 @@ class Run:
             raise InputError(f"{self.folder}: its storage has no study named {self.config.name}") from None
 
     def trials(self) -> pd.DataFrame:
-        """One row per proposal: number, id, outcome, accuracy, the costs, reason, epochs, seconds, architecture."""
+        """One row per proposal, see `trials_table`."""
         return trials_table(self.all_trials())
 
     def front(self) -> pd.DataFrame:
-        """The non-dominated among the trained candidates, by the first cost (or accuracy), the knee marked."""
+        """The non-dominated among the trained candidates, see `front_table`."""
         return front_table(self.trials(), self.config.objectives)
 
     def pick(self, which: str) -> tuple[Architecture, pd.Series[Any]]:
-        """A member of the front by `knee` or `best` (accuracy), or any trained candidate by the start of its id."""
+        """A member of the front by `knee` or `best` (accuracy), or any trained candidate by the start of its id.
+
+        The second is its row of the table. Raises InputError if there is none, or more than one such candidate.
+        """
         trials = self.trials()
-        front = front_table(trials, self.config.objectives)
-        if front.empty:
+        trained = trials[trials["outcome"] == "trained"]
+        if trained.empty:
             raise InputError(f"{self.folder}: has no trained candidate yet")
-        if which == "knee":
-            row = front[front["knee"]].iloc[0]
-        elif which == "best":
-            row = front.sort_values("accuracy", ascending=False).iloc[0]
+        if which in {"knee", "best"}:
+            front = front_table(trials, self.config.objectives)
+            # Of the equally accurate, argmax takes the first: the cheapest.
+            row = front.iloc[int(front["knee" if which == "knee" else "accuracy"].to_numpy().argmax())]
         else:
-            found = trials[(trials["outcome"] == "trained") & trials["id"].str.startswith(which)]
-            if not which or found["id"].nunique() != 1:
-                raise refuse("--pick", which, f"knee, best, or the id of one trained candidate of {self.folder}")
+            found = trained[trained["id"].str.startswith(which)] if which else trained
+            if len(found) != 1:
+                rule = f"knee, best, or the start of the id of one trained candidate of {self.folder}"
+                several = f" ({len(found)} ids start so)" if which and len(found) else ""
+                raise refuse("--pick", which, rule + several)
             row = found.iloc[0]
         return Architecture.from_json(row["architecture"]), row
 
@@ -171,63 +198,83 @@ def mend_journal(journal: Path) -> None:
         return
     content = journal.read_bytes()
     whole = content.rfind(b"\n") + 1
-    lines = content[:whole].splitlines(keepends=True)
-    while lines and not _is_json(lines[-1]):
-        whole -= len(lines.pop())
+    while whole and not _is_entry(content[(before := content.rfind(b"\n", 0, whole - 1) + 1) : whole]):
+        whole = before
     if whole < len(content):
-        journal.with_suffix(".torn").write_bytes(content[whole:])
-        logger.warning(f"{journal}: its last line was torn; it is now in {journal.with_suffix('.torn').name}")
+        torn = journal.with_suffix(".torn")
+        torn.write_bytes(content[whole:])
+        logger.warning("%s: its last line was torn; it is now in %s", journal, torn.name)
         with open(journal, "r+b") as file:
             file.truncate(whole)
 
 
-def _is_json(line: bytes) -> bool:
+def _is_entry(line: bytes) -> bool:
     try:
-        json.loads(line)
-    except ValueError:
+        return "op_code" in json.loads(line)
+    except (ValueError, TypeError):
         return False
-    return True
 
 
 def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
-    rows = []
-    for trial in trials:
-        candidate = trial.user_attrs.get("candidate", {})
-        rungs = trial.user_attrs.get("rungs", [])
-        last = rungs[-1] if rungs else {}
-        outcome = trial.user_attrs.get("outcome", "running")
-        architecture = candidate.get("architecture")
-        rows.append(
-            {
-                "number": trial.number,
-                "id": candidate.get("id", ""),
-                "outcome": outcome,
-                "accuracy": last.get("accuracy") if outcome == "trained" else None,
-                **candidate.get("costs", {}),
-                "reason": trial.user_attrs.get("reason", ""),
-                "epochs": last.get("epochs", 0),
-                "seconds": sum(rung["seconds"] for rung in rungs),
-                "stages": str(Architecture.from_dict(architecture)) if architecture else "",
-                "rungs": json.dumps(rungs),
-                "architecture": json.dumps(architecture) if architecture else "",
-            }
-        )
-    columns = ["number", "id", "outcome", "accuracy", "reason", "epochs", "seconds", "stages", "rungs", "architecture"]
-    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-    return table.astype({"accuracy": float})
+    """One row per proposal: number, id, outcome, accuracy, costs, reason, epochs, seconds, stages, rungs, architecture.
+
+    `outcome` is trained, failed, over budget, impossible, repeated, interrupted, running or waiting; `reason` says why
+    it was not trained. `accuracy` (fraction, validation split, highest rung) is NaN, and a cost is missing, where there
+    is none; `epochs` and `seconds` of training; `rungs` and `architecture` are JSON.
+    """
+    table = pd.DataFrame([_row(trial) for trial in trials], columns=list(_KINDS))
+    return table.astype(_KINDS)
+
+
+_KINDS = {
+    "number": "int64",
+    "id": "str",
+    "outcome": "str",
+    "accuracy": "float64",
+    **dict.fromkeys(COSTS, "Int64"),
+    "reason": "str",
+    "epochs": "int64",
+    "seconds": "float64",
+    "stages": "str",
+    "rungs": "str",
+    "architecture": "str",
+}
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    attrs = trial.user_attrs
+    candidate, rungs = attrs.get("candidate", {}), attrs.get("rungs", [])
+    outcome = attrs.get("outcome", "waiting" if trial.state == TrialState.WAITING else "running")
+    architecture = candidate.get("architecture")
+    last = rungs[-1] if rungs else {}
+    return {
+        "number": trial.number,
+        "id": candidate.get("id", ""),
+        "outcome": outcome,
+        "accuracy": last.get("accuracy") if outcome == "trained" else None,
+        **{name: candidate.get("costs", {}).get(name) for name in COSTS},
+        "reason": attrs.get("reason", ""),
+        "epochs": last.get("epochs", 0),
+        "seconds": float(sum(rung["seconds"] for rung in rungs)),
+        "stages": str(Architecture.from_dict(architecture)) if architecture else "",
+        "rungs": json.dumps(rungs),
+        "architecture": json.dumps(architecture) if architecture else "",
+    }
 
 
 def front_table(trials: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
-    trained = trials[trials["outcome"] == "trained"].drop_duplicates("id")
-    if trained.empty:
-        return trained.assign(knee=pd.Series(dtype=bool))
+    """The non-dominated trained candidates in `objectives`, by the first cost (or accuracy); `knee` marks exactly one.
+
+    The knee is that of log scales: halving the error weighs like halving a cost. Costs are int64. May be empty.
+    """
+    trained = trials[trials["outcome"] == "trained"].astype(dict.fromkeys(COSTS, "int64"))
     maximise = [name == "accuracy" for name in objectives]
-    values = trained[objectives].to_numpy(float)
-    front = trained[pareto.front(values, maximise)]
-    costs = [name for name in objectives if name != "accuracy"]
-    front = front.sort_values([*costs[:1], "accuracy"], ascending=[True] * len(costs[:1]) + [False])
-    # The knee on log scales: halving the error weighs like halving a cost.
-    seen = front[objectives].assign(accuracy=(1 - front["accuracy"]).clip(lower=1e-4)).to_numpy(float)
-    knee = pareto.knee(seen, [False] * len(objectives), [True] * len(objectives))
-    front = front.reset_index(drop=True)
+    front = trained[pareto.front(trained[objectives].to_numpy(float), maximise)]
+    costs = [name for name in objectives if name != "accuracy"][:1]
+    front = front.sort_values([*costs, "accuracy"], ascending=[*(True for _ in costs), False], ignore_index=True)
+    if front.empty:
+        return front.assign(knee=pd.Series(dtype=bool))
+    error = (1 - front["accuracy"]).clip(lower=1e-4)
+    values = front[objectives].assign(accuracy=error).to_numpy(float)
+    knee = pareto.knee(values, [False] * len(objectives), [True] * len(objectives))
     return front.assign(knee=front.index == knee)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nas.blocks import BLOCKS, options_of
-from nas.cli import _parser
+from nas.cli.arguments import make_parser
 from nas.config import StudyConfig
 from nas.space import Space
 
@@ -23,7 +23,7 @@ COMMANDS = re.findall(r"^    (nas [^\n]*)", README, re.MULTILINE)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse_and_name_files_that_exist(command: str) -> None:
     words = shlex.split(command, comments=True)
-    _parser().parse_args(words[1:])
+    make_parser().parse_args(words[1:])
     for word in words:
         if word.startswith(("studies/", "search_spaces/")):
             assert (ROOT / word).is_file(), word

@@ -17,6 +17,7 @@ from nas.blocks.cse import CSE
 from nas.blocks.identity import Identity
 from nas.blocks.separable import Separable
 from nas.blocks.shuffle import Shuffle
+from nas.inputs import InputError, checked, choices, refuse
 
 BLOCKS: dict[str, type[Block]] = {
     "bottleneck": Bottleneck,
@@ -49,17 +50,32 @@ def options_of(block: str) -> dict[str, Option]:
     }
 
 
-def complete(block: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` with the block's defaults for those not given."""
-    return {name: options.get(name, option.default) for name, option in options_of(block).items()}
+def defaults_of(block: str) -> dict[str, Any]:
+    """The default of every option of a block, None where it must be given."""
+    return {name: option.default for name, option in options_of(block).items()}
+
+
+def check_options(block: str, options: Mapping[str, Any]) -> None:
+    """Raises InputError for an unknown block, an unknown or missing option, or an illegal value."""
+    if block not in BLOCKS:
+        raise refuse("block", block, choices(BLOCKS))
+    known = options_of(block)
+    for name, value in options.items():
+        if name not in known:
+            has = f"its options are: {', '.join(known)}" if known else "it has no options"
+            raise InputError(f"{name} is not an option of {block}; {has}")
+        checked(known[name].kind, value, f"{block}.{name}")
+    for name, option in known.items():
+        if option.default is None and name not in options:
+            raise InputError(f"{block}.{name} is missing")
 
 
 def problem(
     block: str, in_channels: int, out_channels: int, stride: int, resolution: int, options: Mapping[str, Any]
 ) -> str | None:
-    """Why this block cannot stand at this place, or None."""
+    """Why this block with these (legal) options cannot stand at this place, or None."""
     try:
-        BLOCKS[block].check(in_channels, out_channels, stride, resolution, **complete(block, options))
+        BLOCKS[block].check(in_channels, out_channels, stride, resolution, **{**defaults_of(block), **options})
     except ValueError as error:
         return str(error)
     return None
@@ -68,7 +84,8 @@ def problem(
 def make(
     block: str, in_channels: int, out_channels: int, stride: int, resolution: int, options: Mapping[str, Any]
 ) -> Block:
-    """A new module. Raises ValueError if the block cannot stand at this place."""
+    """A new module. Raises InputError for illegal options, or if the block cannot stand at this place."""
+    check_options(block, options)
     if reason := problem(block, in_channels, out_channels, stride, resolution, options):
-        raise ValueError(f"{block}: {reason}")
+        raise InputError(f"{block}{out_channels}: {reason}")
     return BLOCKS[block](in_channels, out_channels, stride, resolution, **options)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
@@ -18,8 +18,8 @@ def _odd(value: int) -> int:
 
 
 Activation = Literal["relu", "relu6", "hardswish", "silu"]
-Expansion = Annotated[int, Ge(1)] | Annotated[float, Gt(0)]
-Kernel = Annotated[int, Ge(1), AfterValidator(_odd)]
+Expansion = Annotated[float, Gt(0), Le(100)]
+Kernel = Annotated[int, Ge(1), Le(99), AfterValidator(_odd)]
 Groups = Annotated[int, Ge(1)]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -48,7 +48,7 @@ class Block(nn.Module):
 
     @classmethod
     def used(cls, option: str, chosen: Mapping[str, Any]) -> bool:
-        """Whether `option` makes a difference, given the options `chosen` (complete but for those unused)."""
+        """Whether `option` makes a difference, given all options in front of it in the signature (in `chosen`)."""
         return option != "shuffle" or chosen.get("groups", 1) > 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
@@ -26,6 +26,11 @@ class Classifier(Block):
         self.layers = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(in_channels, out_channels)
         )
+
+    @classmethod
+    def check(cls, in_channels: int, out_channels: int, stride: int, resolution: int, **options: Any) -> None:
+        if stride != 1:
+            raise ValueError(f"it sees the whole image at once, so s={stride} must be 1")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)

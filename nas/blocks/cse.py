@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,7 +65,7 @@ class CSE(Block):
         shuffle: bool = True,
         activation: Activation = "relu6",
         reduction: Annotated[int, Ge(1)] = 16,
-        cap: Annotated[int, Ge(1)] = 16,
+        cap: Annotated[int, Ge(1), Le(100_000)] = 16,
         norm: Literal["pair", "each"] = "pair",
     ) -> None:
         super().__init__(in_channels, out_channels, stride, resolution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -35,7 +36,7 @@ class Shuffle(Block):
     ) -> None:
         super().__init__(in_channels, out_channels, stride, resolution)
         hidden = out_channels // ratio
-        self.concatenates = stride > 1 or in_channels != out_channels
+        self.concatenates = _concatenates(in_channels, out_channels, stride)
         made = out_channels - in_channels if self.concatenates else out_channels
         self.layers = nn.Sequential(
             *conv(in_channels, hidden, groups=1 if dense else groups),
@@ -50,17 +51,18 @@ class Shuffle(Block):
     @classmethod
     def check(cls, in_channels: int, out_channels: int, stride: int, resolution: int, **options: Any) -> None:
         groups, ratio = options["groups"], options["ratio"]
-        if (stride > 1 or in_channels != out_channels) and out_channels <= in_channels:
+        concatenates = _concatenates(in_channels, out_channels, stride)
+        if concatenates and out_channels <= in_channels:
             raise ValueError(f"it concatenates, so c={out_channels} must exceed the {in_channels} input channels")
         if out_channels % ratio:
             raise ValueError(f"ratio={ratio} does not divide the {out_channels} output channels")
         if not options["dense"]:
             divides(groups, input_channels=in_channels)
-        made = out_channels if in_channels == out_channels and stride == 1 else out_channels - in_channels
+        made = out_channels - in_channels if concatenates else out_channels
         divides(groups, bottleneck_channels=out_channels // ratio, made_channels=made)
 
     @classmethod
-    def used(cls, option: str, chosen: Any) -> bool:
+    def used(cls, option: str, chosen: Mapping[str, Any]) -> bool:
         return option not in {"shuffle", "dense"} or chosen.get("groups", 1) > 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,3 +70,7 @@ class Shuffle(Block):
         if self.concatenates:
             return self.activation(torch.cat([self.shortcut(x), y], dim=1))
         return self.activation(x + y)
+
+
+def _concatenates(in_channels: int, out_channels: int, stride: int) -> bool:
+    return stride > 1 or in_channels != out_channels

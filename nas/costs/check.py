@@ -7,18 +7,23 @@ from torch import nn
 
 from nas.architecture import Architecture
 from nas.costs import cost
-from nas.network import build
+from nas.network import Network, build
 
 
-def ptflops_counts(architecture: Architecture) -> tuple[int, int]:
-    """(params, MACs) by ptflops, backend aten, on the meta device.
+def on_meta(architecture: Architecture) -> Network:
+    """The network without weights: enough to count."""
+    with torch.device("meta"):
+        return build(architecture)
+
+
+def ptflops_counts(network: Network) -> tuple[int, int]:
+    """(params, MACs) by ptflops, backend aten.
 
     That backend counts a bias as one more multiply-add per output; a MAC here has none, so they are taken off.
     """
     from ptflops import get_model_complexity_info
 
-    with torch.device("meta"):
-        network = build(architecture)
+    architecture = network.architecture
     biases = sum(
         module.out_features for module in network.modules() if isinstance(module, nn.Linear) and module.bias is not None
     )
@@ -32,6 +37,6 @@ def ptflops_counts(architecture: Architecture) -> tuple[int, int]:
 def cross_check(architecture: Architecture) -> None:
     """Raises RuntimeError if ptflops counts other parameters or MACs than we do."""
     ours = cost(architecture, "params"), cost(architecture, "macs")
-    theirs = ptflops_counts(architecture)
+    theirs = ptflops_counts(on_meta(architecture))
     if ours != theirs:
         raise RuntimeError(f"architecture {architecture.id}: (params, macs) are {ours} here, {theirs} in ptflops")

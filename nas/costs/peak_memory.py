@@ -12,15 +12,15 @@ def peak_memory_bytes(trace: Trace) -> int:
     """Bytes at the worst operator of a layer: float32, one image, weights not counted.
 
     Every operator materialises its output beside its inputs; a tensor is freed behind its last reader (the input of
-    a shortcut lives until the addition). Normalisation and activation work in place, as a runtime folds them.
+    a shortcut lives until the addition), one that nobody reads is the layer's output. Normalisation and activation
+    work in place, as a runtime folds them.
     """
     last = {number: step for step, operator in enumerate(trace.operators) for number in operator.reads}
-    last.setdefault(0, 0)
     live, peak = {0}, trace.elements[0]
     for step, operator in enumerate(trace.operators):
         live.add(operator.writes)
         peak = max(peak, sum(trace.elements[number] for number in live))
-        live = {n for n in live if last.get(n, len(trace.operators) if n == operator.writes else -1) > step}
+        live = {number for number in live if last.get(number, len(trace.operators)) > step}
     return FLOAT32_BYTES * peak
 
 

@@ -10,7 +10,10 @@ from nas.evaluation import Job, Measurement
 
 
 class Executor(ABC):
-    """Runs jobs somewhere, at most `workers` at a time. A context manager: leaving it ends all work at once."""
+    """Runs jobs somewhere, at most `workers` at a time. A context manager: leaving it ends all work at once.
+
+    Work that is ended is not lost: what it has of a job lies in the job's folder, and the job may be submitted again.
+    """
 
     workers: int
 
@@ -20,10 +23,11 @@ class Executor(ABC):
 
     @abstractmethod
     def wait(self) -> tuple[Job, Measurement]:
-        """The next finished job. Blocks; there must be a submitted one."""
+        """The next finished job. Blocks; there must be a submitted one. Raises what `measure` raises."""
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends all work at once; nothing is submitted afterwards."""
 
     def __enter__(self) -> Self:
         return self

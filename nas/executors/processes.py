@@ -6,15 +6,19 @@ import multiprocessing
 import os
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 import torch
 
-from nas.evaluation import Evaluator, Job, Measurement
+from nas.evaluation import Evaluator, Job, Measurement, measure
 from nas.executors.executor import Executor
+
+_GRACE_SECONDS = 10.0
 
 
 @dataclass
@@ -23,67 +27,98 @@ class _Worker:
     pipe: Connection
     job: Job | None = None
 
+    def end(self, grace_seconds: float = 0.0) -> int | None:
+        """The status of the process; kills it if it lives on after `grace_seconds`."""
+        self.process.join(grace_seconds)
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        return self.process.exitcode
+
 
 class Processes(Executor):
-    """`workers` spawned processes, the machine's threads divided among them.
+    """Up to `workers` spawned processes, started when they are needed, this process' threads divided among them.
 
-    A process that dies costs the one job that it had, which is a failed measurement; the process is replaced.
+    A process that dies costs the one job that it had, which is a failed measurement; the next job gets a new process.
     A worker whose driver dies ends at once, so that nobody else writes into the run that a new driver takes over.
     """
 
     def __init__(self, evaluator: Evaluator, workers: int) -> None:
         self.evaluator, self.workers = evaluator, workers
-        self.pool = [self._start() for _ in range(workers)]
+        self.threads = max(1, torch.get_num_threads() // workers)
+        self.pool: list[_Worker] = []
+
+    def submit(self, job: Job) -> None:
+        worker = self._free()
+        worker.job = job
+        try:
+            worker.pipe.send(job)
+        except (BrokenPipeError, ConnectionResetError):  # it died on the way here: `wait` finds that out
+            return
+
+    def wait(self) -> tuple[Job, Measurement]:
+        ready = wait([worker.pipe for worker in self.pool if worker.job is not None])
+        worker = next(worker for worker in self.pool if worker.pipe in ready)
+        job, worker.job = worker.job, None
+        assert job is not None
+        try:
+            outcome = worker.pipe.recv()
+        except (EOFError, ConnectionResetError):  # it is dead, or about to be: its status says of what
+            self.pool.remove(worker)
+            return job, Measurement(failure=_death(worker.end(_GRACE_SECONDS)))
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return job, outcome
+
+    def close(self) -> None:
+        while self.pool:
+            self.pool.pop().end()
+
+    def _free(self) -> _Worker:
+        """A living worker without a job; one that died in its sleep is replaced, it costs no candidate."""
+        for worker in [worker for worker in self.pool if worker.job is None]:
+            if worker.process.is_alive():
+                return worker
+            self.pool.remove(worker)
+            worker.end()
+        assert len(self.pool) < self.workers, "a job was submitted, but no worker is free"
+        worker = self._start()
+        self.pool.append(worker)
+        return worker
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        threads = max(1, torch.get_num_threads() // self.workers)
-        process = context.Process(target=_work, args=(self.evaluator, theirs, threads), daemon=True)
-        process.start()
+        process = context.Process(target=_work, args=(self.evaluator, theirs, self.threads), daemon=True)
+        with _interrupts_held():
+            process.start()
         theirs.close()
         return _Worker(process, ours)
 
-    def submit(self, job: Job) -> None:
-        worker = next(worker for worker in self.pool if worker.job is None)
-        worker.job = job
-        with suppress(OSError):  # it died idle: wait() finds that out, by the same sign as a death at work
-            worker.pipe.send(job)
 
-    def wait(self) -> tuple[Job, Measurement]:
-        while True:
-            ready = wait([worker.pipe for worker in self.pool if worker.job is not None])
-            for index, worker in enumerate(self.pool):
-                if worker.pipe in ready:
-                    assert worker.job is not None
-                    job = worker.job
-                    try:
-                        outcome = worker.pipe.recv()
-                    except (EOFError, ConnectionResetError):
-                        worker.process.join()
-                        self.pool[index] = self._start()
-                        return job, Measurement(failure=_death(worker.process.exitcode))
-                    worker.job = None
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-                    return job, outcome
-
-    def close(self) -> None:
-        for worker in self.pool:
-            worker.process.kill()
-        for worker in self.pool:
-            worker.process.join()
-            worker.pipe.close()
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process that is started inside never sees Ctrl-C, which is the driver's to answer; the driver sees it later."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # or the first start does it, which lets them through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"its process was killed by {signal.Signals(-code).name}"
-    return f"its process ended with status {code}"
+def _death(status: int | None) -> str:
+    if status is not None and status < 0:
+        name = signal.Signals(-status).name
+        return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"its process ended with status {status}"
 
 
 def _work(evaluator: Evaluator, pipe: Connection, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     while True:
@@ -92,7 +127,7 @@ def _work(evaluator: Evaluator, pipe: Connection, threads: int) -> None:
         except EOFError:
             return
         try:
-            outcome: Measurement | BaseException = evaluator.evaluate(job)
+            outcome: Measurement | BaseException = measure(evaluator, job)
         except Exception as error:  # noqa: BLE001 - raised again in the driver
             outcome = error
         pipe.send(outcome)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.evaluation import Evaluator, Job, Measurement
+from nas.evaluation import Evaluator, Job, Measurement, measure
 from nas.executors.executor import Executor
 
 
@@ -18,7 +18,7 @@ class Serial(Executor):
 
     def wait(self) -> tuple[Job, Measurement]:
         job = self.waiting.pop(0)
-        return job, self.evaluator.evaluate(job)
+        return job, measure(self.evaluator, job)
 
     def close(self) -> None:
         self.waiting.clear()

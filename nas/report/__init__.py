@@ -1,8 +1,21 @@
 """Views of a run: tables, pictures, progress; rebuilt from its storage at any time."""
 
 from nas.report.describe import describe_space
-from nas.report.plot import plot_front
+from nas.report.plot import FORMATS, plot_front
 from nas.report.progress import SearchWatch, TrainingWatch
-from nas.report.tables import front_csv, front_view, save_tables
+from nas.report.tables import front_csv, front_records, save_tables
+from nas.report.text import front_text, front_view, space_text
 
-__all__ = ["SearchWatch", "TrainingWatch", "describe_space", "front_csv", "front_view", "plot_front", "save_tables"]
+__all__ = [
+    "FORMATS",
+    "SearchWatch",
+    "TrainingWatch",
+    "describe_space",
+    "front_csv",
+    "front_records",
+    "front_text",
+    "front_view",
+    "plot_front",
+    "save_tables",
+    "space_text",
+]

@@ -1,95 +1,132 @@
-"""A search and a training as they are watched in the terminal; one plain line per event where it is none."""
+"""A search and a training as they are watched: a bar in a terminal, one plain line per event elsewhere."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
+from rich.progress import TextColumn as Text
 
 from nas.study import Study, Told
 from nas.training import Epoch
 
+BAR_WIDTH = 12
+SEPARATOR = " | "
+
 
 class _Watch:
-    """A progress bar on stderr, or lines."""
+    """A bar on stderr, from the first `show` on; `line` prints above it."""
 
-    def __init__(self, what: str) -> None:
-        self.console = Console(stderr=True)
-        self.live = self.console.is_terminal
-        columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, disable=not self.live)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, markup=False)
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal
+        columns = (MofNCompleteColumn(), BarColumn(BAR_WIDTH), TimeElapsedColumn(), Text("{task.fields[note]}"))
+        self.bar = Progress(*columns, console=self.console, refresh_per_second=2)
         self.task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
+    def __exit__(self, *error: Any) -> None:
+        if self.task is not None:
+            self.bar.stop()
 
-    def show(self, done: int, total: int, note: str) -> None:
+    def show(self, done: int, total: int, notes: Sequence[str]) -> None:
+        """The state; of the notes as many as the terminal is wide."""
+        if not self.live:
+            return
         if self.task is None:
             self.task = self.bar.add_task("", total=total, note="")
-        self.bar.update(self.task, completed=done, total=total, note=note)
+            self.bar.start()
+        room = self.console.width - len(f"{done}/{total}") - BAR_WIDTH - len(" 0:00:00  ")
+        fitting = [text for text in accumulate(notes, lambda text, note: text + SEPARATOR + note) if len(text) <= room]
+        self.bar.update(self.task, completed=done, total=total, note=fitting[-1] if fitting else "")
 
     def line(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
 
 class SearchWatch(_Watch):
-    """Rate, best so far, time left, and what was skipped."""
+    """Best so far, rate, time left, and how many proposals were not trained."""
 
     def __init__(self) -> None:
-        super().__init__("candidates")
+        super().__init__()
         self.study: Study | None = None
-        self.best: Told | None = None
         self.seconds: list[float] = []
         self.skipped = 0
 
     def start(self, study: Study) -> None:
         self.study = study
-        space = study.space
-        self.line(f"space {space.name}: {space.size:.4g} architectures; run {study.run.folder}")
+        trials = study.study.get_trials(deepcopy=False)
+        done, wanted = sum(trial.user_attrs.get("outcome") == "trained" for trial in trials), study.config.trials
+        size = f"{study.space.size:,}" if study.space.size < 10**9 else f"{study.space.size:.2g}"
+        before = f"{done} of {wanted} candidates were trained before" if trials else f"{wanted} candidates to train"
+        self.line(f"space {study.space.name}: {size} architectures; {before}; results in {study.run.folder}")
+        if done < wanted:
+            self.show(done, wanted, [])
 
     def told(self, told: Told) -> None:
         assert self.study is not None
         if told.outcome == "trained":
             self.seconds.append(told.seconds)
-            if self.best is None or (told.accuracy or 0) > (self.best.accuracy or 0):
-                self.best = told
         else:
             self.skipped += 1
-        wanted = self.study.config.trials
-        left = ""
-        if self.seconds:
-            rate = sum(self.seconds) / len(self.seconds)
-            minutes = rate * max(0, wanted - self.study.trained) / 60 / self.study.config.workers
-            left = f"{rate:.0f} s each, about {minutes:.0f} min left"
-        best = f"best {self.best.accuracy:.4f} at {self.best.costs['params']:,} params" if self.best else ""
-        self.show(self.study.trained, wanted, " | ".join(filter(None, [best, left, f"{self.skipped} not trained"])))
-        if told.outcome == "failed" or (not self.live and told.outcome == "trained"):
-            result = f"accuracy {told.accuracy:.4f}" if told.accuracy is not None else told.reason
+        done, wanted = self.study.trained, self.study.config.trials
+        notes = [*self._best(self.study), *self._pace(self.study)]
+        self.show(done, wanted, [*notes, *([f"{self.skipped} not trained"] if self.skipped else [])])
+        if told.outcome == "failed" or (told.outcome == "trained" and not self.live):
+            result = told.reason if told.accuracy is None else f"accuracy {told.accuracy:.4f}"
             costs = f"{told.costs['params']:,} params, {told.costs['macs']:,} MACs"
-            self.line(f"{self.study.trained}/{wanted} {told.outcome} {told.id}: {result}, {costs} | {best} | {left}")
+            self.line(SEPARATOR.join([f"{done}/{wanted} {told.outcome} {told.id}: {result}, {costs}", *notes]))
+
+    def _best(self, study: Study) -> list[str]:
+        trained = [(told.accuracy, told) for told in study.record.values() if told.accuracy is not None]
+        if not trained:
+            return []
+        accuracy, best = max(trained, key=lambda pair: pair[0])
+        return [f"best {accuracy:.4f} at {best.costs['params']:,} params"]
+
+    def _pace(self, study: Study) -> list[str]:
+        if not self.seconds:
+            return []
+        each = sum(self.seconds) / len(self.seconds)
+        left = max(0, study.config.trials - study.trained)
+        return [f"{duration(each)} each, {duration(each * left / study.config.workers)} left"]
 
 
 class TrainingWatch(_Watch):
-    """Loss and accuracy by epoch."""
+    """Loss, accuracy and time left, by epoch."""
 
     def __init__(self, epochs: int) -> None:
-        super().__init__("epochs")
+        super().__init__()
         self.epochs = epochs
+        self.trained = False
+
+    def __enter__(self) -> Self:
+        self.show(0, self.epochs, [])
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.live.transient = not self.trained  # one that was finished before leaves no bar
+        super().__exit__(*error)
 
     def epoch(self, epoch: Epoch) -> None:
-        note = f"loss {epoch.train_loss:.3f}, accuracy {epoch.train_accuracy:.4f}"
+        self.trained = True
+        result = f"loss {epoch.train_loss:.3f}, accuracy {epoch.train_accuracy:.4f}"
         if epoch.validation_accuracy is not None:
-            note += f", validation {epoch.validation_accuracy:.4f}"
-        minutes = epoch.seconds * (self.epochs - epoch.epoch) / 60
-        note += f" | {epoch.seconds:.0f} s, about {minutes:.0f} min left"
-        self.show(epoch.epoch, self.epochs, note)
+            result += f", validation {epoch.validation_accuracy:.4f}"
+        left = epoch.seconds * (self.epochs - epoch.epoch)
+        notes = [result, f"{duration(epoch.seconds)} each, {duration(left)} left"]
+        self.show(epoch.epoch, self.epochs, notes)
         if not self.live:
-            self.line(f"epoch {epoch.epoch}/{self.epochs}: {note}")
+            self.line(f"epoch {epoch.epoch}/{self.epochs}: {SEPARATOR.join(notes)}")
+
+
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

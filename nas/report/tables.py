@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from nas.architecture import Architecture
-from nas.costs import COSTS
 from nas.costs.check import cross_check
 from nas.files import write_text, write_whole
 from nas.report.plot import plot_front
 from nas.run import Run, front_table, trials_table
+
+_LONG = ["rungs", "architecture", "reason", "outcome"]
 
 
 def save_tables(run: Run) -> pd.DataFrame:
@@ -29,22 +32,16 @@ def save_tables(run: Run) -> pd.DataFrame:
     write_whole(run.folder / "front.parquet", lambda path: front.to_parquet(path, index=False))
     write_whole(run.folder / "front.csv", lambda path: front_csv(front, path))
     if not front.empty:
-        plot_front(run, trials, front, run.folder / "front.png")
+        plot_front(run.config, trials, front, run.folder / "front.png")
     return front
 
 
 def front_csv(front: pd.DataFrame, path: Path) -> None:
     """The front for people and spreadsheets: without the long columns."""
-    front.drop(columns=["rungs", "architecture", "reason", "outcome"]).to_csv(path, index=False)
+    front.drop(columns=_LONG).to_csv(path, index=False)
 
 
-def front_view(front: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
-    """What is shown of a front: the knee's mark, id, accuracy, params, MACs, other objectives, stages."""
-    names = list(dict.fromkeys(["accuracy", "params", "macs", *objectives]))
-    view = front[["id", *(name for name in names if name in front), "stages"]].copy()
-    view.insert(0, "", ["knee" if knee else "" for knee in front["knee"]])
-    for name in COSTS:
-        if name in view:
-            view[name] = [f"{value:,.0f}" for value in view[name]]
-    view["accuracy"] = [f"{value:.4f}" for value in view["accuracy"]]
-    return view
+def front_records(front: pd.DataFrame) -> list[dict[str, Any]]:
+    """The front as plain values, the columns those of `front_csv`."""
+    records: list[dict[str, Any]] = json.loads(front.drop(columns=_LONG).to_json(orient="records", double_precision=15))
+    return records

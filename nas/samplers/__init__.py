@@ -6,7 +6,6 @@ in the Optuna storage, so a study that was stopped goes on exactly as it would h
 
 from __future__ import annotations
 
-import inspect
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,8 +16,11 @@ from nas.inputs import InputError, checked, choices, refuse
 from nas.samplers.nsga2 import nsga2
 from nas.samplers.random import random
 from nas.samplers.tpe import tpe
+from nas.space import Space
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": random, "tpe": tpe, "nsga2": nsga2}
+"""A sampler is a function of its seed, the space, and keyword arguments with defaults: its options."""
+_GIVEN = {"seed", "space", "return"}
 
 
 def check_sampler(name: str, options: Mapping[str, Any], where: str) -> None:
@@ -26,15 +28,14 @@ def check_sampler(name: str, options: Mapping[str, Any], where: str) -> None:
     if name not in SAMPLERS:
         raise refuse(f"{where}.name", name, choices(SAMPLERS))
     kinds = typing.get_type_hints(SAMPLERS[name], include_extras=True)
-    known = set(inspect.signature(SAMPLERS[name]).parameters) - {"seed"}
+    known = sorted(set(kinds) - _GIVEN)
     for option, value in options.items():
         if option not in known:
-            raise InputError(
-                f"{where}.{option} is not an option of {name}; its options are: {', '.join(sorted(known))}"
-            )
+            which = f"its options are: {', '.join(known)}" if known else "it has none"
+            raise InputError(f"{where}.{option} is not an option of {name}; {which}")
         checked(kinds[option], value, f"{where}.{option}")
 
 
-def make_sampler(name: str, options: Mapping[str, Any], seed: int, trial: int) -> BaseSampler:
-    """The sampler that proposes trial number `trial`."""
-    return SAMPLERS[name](seed=(seed * 1_000_003 + trial) % 2**31, **options)
+def make_sampler(name: str, options: Mapping[str, Any], seed: int, trial: int, space: Space) -> BaseSampler:
+    """The sampler that makes proposal number `trial` of a study of `space`."""
+    return SAMPLERS[name](seed=(seed * 1_000_003 + trial) % 2**31, space=space, **options)

@@ -1,0 +1,161 @@
+"""What can be written behind `nas`, its help, and the one line for a mistake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any, NoReturn
+
+
+def complain(text: str) -> None:
+    """One line on stderr, whatever is in the text; in a terminal over the ^C that it shows."""
+    line = "".join(x if x.isprintable() else x.encode("unicode_escape").decode() for x in text)
+    print("\r" * sys.stderr.isatty() + f"nas: {line}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake, and exit status 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, extra = super().parse_known_args(args, namespace)
+        if extra:
+            self.error(f"{extra[0]!r} is not known here; {self._usage()}")
+        return known, extra
+
+    def error(self, message: str) -> NoReturn:
+        text = message.removeprefix("argument ").replace(": is ", " is ", 1)
+        if "are required" in text:
+            text = f"{text}; {self._usage()}"
+        complain(f"{text} (see: {self.prog} --help)")
+        sys.exit(2)
+
+    def _usage(self) -> str:
+        return " ".join(self.format_usage().split())
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Of all commands; `COMMAND` is the name of the one that was given."""
+    root = _Parser(
+        prog="nas",
+        description="Neural architecture search over mobile block spaces, within a budget.\n\n"
+        "A space (YAML) says which networks there are. A study (YAML) says which space,\n"
+        "images, budget and short training to search with. A run is the folder that a\n"
+        "search leaves its results in.",
+        epilog="in this order:\n"
+        "  nas space search_spaces/mobile_tiny.yaml --budget params=30k\n"
+        "  nas search studies/quickstart.yaml\n"
+        "  nas front runs/quickstart\n"
+        "  nas retrain runs/quickstart --pick knee\n\n"
+        "nas COMMAND --help says more.",
+    )
+    commands = root.add_subparsers(title="commands", dest="COMMAND", required=True)
+    for add in (_add_space, _add_search, _add_front, _add_retrain):
+        add(commands)
+    return root
+
+
+def _add(commands: Any, name: str, summary: str, text: str, example: str) -> Any:
+    description = f"{summary[0].upper()}{summary[1:]}.\n\n{text}"
+    return commands.add_parser(name, help=summary, description=description, epilog=f"example:\n  {example}")
+
+
+def _add_space(commands: Any) -> None:
+    summary = "what a search space holds: its size, costs, what fits a budget"
+    text = """\
+The size is exact; cost ranges and the share within the budget are of members
+drawn uniformly. Nothing is trained."""
+    example = "nas space search_spaces/mobile_cifar.yaml --budget params=0.363M --budget macs=20M"
+    parser = _add(commands, "space", summary, text, example)
+    parser.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+    rule = "an upper bound: params, macs, flops (two per MAC) or peak_memory_bytes; 0.363M, 30k; may be repeated"
+    parser.add_argument("--budget", action="append", default=[], metavar="COST=LIMIT", help=rule)
+    parser.add_argument("--samples", type=_positive, default=200, metavar="N", help="members to draw (default 200)")
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the draw (default 0)")
+    _add_json(parser)
+
+
+def _add_search(commands: Any) -> None:
+    summary = "run a study, or go on with it; ends with the front"
+    text = """\
+Candidates over the budget are never trained; the others are trained briefly
+and scored on a validation split. Stop it at any time: the same command goes on
+where it was."""
+    example = "nas search studies/quickstart.yaml --trials 10 --set budget.params=20k --run runs/try"
+    parser = _add(commands, "search", summary, text, example)
+    parser.add_argument("study", metavar="STUDY", help="a study (YAML)")
+    parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME)")
+    parser.add_argument("--trials", type=_positive, metavar="N", help="candidates to train in all")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="candidates trained at a time, in processes")
+    _add_data_root(parser)
+    rule = "another value than the study's, by its key path (sampler.seed=1); may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=rule)
+    _add_json(parser)
+
+
+def _add_front(commands: Any) -> None:
+    summary = "the Pareto front of a run as a table, a picture, a file"
+    text = """\
+The front holds the candidates that no other beats in all objectives. Its knee
+is the point farthest below the front's chord, error and costs on log scales.
+Works while the search is running, too."""
+    parser = _add(commands, "front", summary, text, "nas front runs/quickstart --pick knee")
+    _add_run(parser)
+    parser.add_argument("--pick", metavar="WHICH", help="one network in full: knee, best (accuracy) or an id")
+    parser.add_argument("--csv", metavar="FILE", help="write the table there")
+    parser.add_argument("--plot", metavar="FILE", help="write the picture there (.png, .svg, .pdf)")
+    _add_json(parser)
+
+
+def _add_retrain(commands: Any) -> None:
+    summary = "train one candidate fully; reads the test set once, at the end"
+    text = """\
+Trains as the study's `retrain` section says, by default on training and
+validation images together. Stop it at any time: the same command goes on where
+it was. The weights are for nas.load(FOLDER) in Python."""
+    parser = _add(commands, "retrain", summary, text, "nas retrain runs/quickstart --pick best --epochs 20")
+    _add_run(parser)
+    parser.add_argument("--pick", default="knee", metavar="WHICH", help="knee (default), best (accuracy) or an id")
+    parser.add_argument("--epochs", type=_positive, metavar="N", help="instead of the study's retrain.epochs")
+    rule = "of weights, order and augmentation (default 0)"
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help=rule)
+    parser.add_argument("--device", metavar="NAME", help="cuda, mps or cpu (default: that of the search)")
+    _add_data_root(parser)
+    _add_json(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a run, such as runs/quickstart")
+
+
+def _add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-root", type=_path, metavar="DIR", help="where the images are, instead of the study's data.root"
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number from {least} to 999999999")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be the path of a folder")
+    return os.path.expanduser(text)

@@ -1,0 +1,189 @@
+"""One function for each command. Modules of nas are imported inside: `nas --help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.arguments import complain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas.run import Run
+
+
+def _space(options: argparse.Namespace) -> None:
+    from nas.report import describe_space, space_text
+    from nas.space import Space
+
+    budget = _budget(options.budget)
+    facts = describe_space(Space.load(options.space), budget, options.samples, options.seed)
+    if options.json:
+        _print_json(facts)
+    else:
+        print(space_text(facts))
+        print(f"\nnext: write a study with `space: {options.space}`, then: nas search STUDY.yaml")
+
+
+def _budget(items: list[str]) -> dict[str, float]:
+    from nas.costs import COSTS
+    from nas.inputs import choices, quantity, refuse
+
+    budget: dict[str, float] = {}
+    for item in items:
+        name, sign, limit = item.partition("=")
+        if not sign or name not in COSTS:
+            raise refuse("--budget", item, f"COST=LIMIT, the cost {choices(COSTS)}")
+        if name in budget:
+            raise refuse("--budget", item, f"the only one for {name}")
+        try:
+            budget[name] = quantity(limit)
+        except ValueError as error:
+            raise refuse(f"--budget {name}", limit, str(error)) from None
+    return budget
+
+
+def _search(options: argparse.Namespace) -> None:
+    import optuna
+
+    from nas.inputs import refuse
+    from nas.report import SearchWatch, front_records, save_tables
+    from nas.study import search
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if options.run and os.path.exists(options.run) and not os.path.isdir(options.run):
+        raise refuse("--run", options.run, "a folder")
+    given = {"trials": options.trials, "workers": options.workers, "data.root": options.data_root}
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
+    with SearchWatch() as watch:
+        run, exhausted = search(options.study, options.run, [*overrides, *options.set], watch.start, watch.told)
+    if exhausted:
+        complain(exhausted)
+    table = save_tables(run)
+    if options.json:
+        _print_json(front_records(table))
+        return
+    _print_front(run, table)
+    print(f"tables and picture: {run.folder}/trials.parquet, front.parquet, front.csv, front.png")
+
+
+def _front(options: argparse.Namespace) -> None:
+    from nas.report import front_csv, front_records, plot_front
+    from nas.run import Run, front_table
+
+    run = Run.open(options.run)
+    _check_file("--csv", options.csv)
+    _check_file("--plot", options.plot)
+    trials = run.trials()
+    front = front_table(trials, run.config.objectives)
+    facts = None if options.pick is None else _picked(run, options.pick, front)
+    if options.csv:
+        _write("--csv", options.csv, lambda path: front_csv(front, path))
+    if options.plot:
+        _write("--plot", options.plot, lambda path: plot_front(run.config, trials, front, path))
+    if options.json:
+        _print_json(facts or front_records(front))
+    elif facts:
+        _print_picked(run, facts)
+    else:
+        _print_front(run, front)
+
+
+def _picked(run: Run, which: str, front: pd.DataFrame) -> dict[str, Any]:
+    """The candidate's row as `front --json` has it, and its architecture."""
+    from nas.report import front_records
+
+    architecture, row = run.pick(which)
+    knee = architecture.id in set(front["id"][front["knee"]])
+    return {**front_records(row.to_frame().T.assign(knee=knee))[0], "architecture": architecture.to_dict()}
+
+
+def _print_picked(run: Run, facts: dict[str, Any]) -> None:
+    from nas.architecture import Architecture
+
+    print(f"{facts['id']}: accuracy {facts['accuracy']:.4f}, {facts['params']:,} params, {facts['macs']:,} MACs")
+    print(Architecture.from_dict(facts["architecture"]).table())
+    print(f"\nnext: nas retrain {shlex.quote(str(run.folder))} --pick {facts['id']}")
+
+
+def _print_front(run: Run, front: pd.DataFrame) -> None:
+    from nas.report import front_text
+
+    folder = shlex.quote(str(run.folder))
+    if front.empty:
+        print(f"no trained candidate yet\n\nnext: nas search STUDY --run {folder}")
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(front_text(front, run.config.objectives, width))
+    print(f"\nnext: nas front {folder} --pick knee, then: nas retrain {folder} --pick knee")
+
+
+def _check_file(option: str, path: str | None) -> None:
+    """Before anything is written: a mistyped name must not leave half of what was asked for."""
+    from nas.inputs import refuse
+    from nas.report import FORMATS
+
+    if path is None:
+        return
+    if option == "--plot" and Path(path).suffix[1:] not in FORMATS:
+        raise refuse(option, path, "a file that ends in " + ", ".join(f".{kind}" for kind in FORMATS))
+    if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
+        raise refuse(option, path, "a file in a folder that exists")
+
+
+def _write(option: str, path: str, write: Callable[[Path], object]) -> None:
+    from nas.inputs import refuse
+
+    try:
+        write(Path(path))
+    except OSError as error:
+        raise refuse(option, path, f"a file that can be written ({error.strerror})") from None
+
+
+def _retrain(options: argparse.Namespace) -> None:
+    from nas.config import check_device
+    from nas.report import TrainingWatch
+    from nas.retrain import retrain
+    from nas.run import Run
+
+    run = Run.open(options.run)
+    epochs = run.config.retrain_recipe(options.epochs).epochs
+    if options.device is not None:
+        check_device(options.device, "--device")
+    elif run.config.device is not None:
+        check_device(run.config.device, f"{run.study_file}: device (choose another with --device)")
+    with TrainingWatch(epochs) as watch:
+        done = retrain(
+            run,
+            options.pick,
+            epochs=options.epochs,
+            seed=options.seed,
+            device=options.device,
+            data_root=options.data_root,
+            on_epoch=watch.epoch,
+        )
+    if options.json:
+        _print_json({**done.result, "folder": str(done.folder)})
+        return
+    result = done.result
+    print(
+        f"{result['id']}: test accuracy {result['test_accuracy']:.4f} with {result['params']:,} params and "
+        f"{result['macs']:,} MACs ({result['recipe']['epochs']} epochs on {result['data']['trained_on']}, "
+        f"seed {result['seed']}, {result['wall_seconds']:.0f} s)"
+    )
+    print(f"\nweights, architecture, result: {done.folder}\nnext, in Python: nas.load({str(done.folder)!r})")
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2))
+
+
+COMMANDS = {"space": _space, "search": _search, "front": _front, "retrain": _retrain}

@@ -1,0 +1,123 @@
+"""A space and a front as text: aligned, the front no wider than the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from nas.architecture import Architecture, Value
+from nas.blocks import options_of
+from nas.costs import COSTS
+
+LEAST_WIDTH = 60
+"""Columns for the stages beside the numbers; where there are fewer, they stand under them."""
+
+
+def space_text(facts: dict[str, Any]) -> str:
+    """What `describe_space` found."""
+    counted, fits, costs = facts["counted"], facts["fits"], facts["costs"]
+    how = "all members" if counted else f"{facts['samples']} members drawn uniformly, seed {facts['seed']}"
+    head = f"{facts['name']}: {facts['size']:,} architectures, {len(facts['choices'])} choices\n\ncosts of {how}:"
+    rows = [[name, *(f"{value:,.0f}" for value in row.values())] for name, row in costs.items()]
+    parts = ["\n".join([head, *aligned([["", *next(iter(costs.values()))], *rows])])]
+    if fits:
+        limits = ", ".join(f"{name} <= {limit:,.0f}" for name, limit in facts["budget"].items())
+        interval = "" if counted else f" (95 % interval {fits['low']:.1%} to {fits['high']:.1%})"
+        parts.append(f"within {limits}: {fits['share']:.1%}{interval}")
+    for example in facts["examples"]:
+        table = Architecture.from_dict(example["architecture"]).table()
+        parts.append(f"{example['id']}: {example['params']:,} params, {example['macs']:,} MACs\n{table}")
+    return "\n\n".join(parts)
+
+
+def front_text(front: pd.DataFrame, objectives: list[str], width: int | None) -> str:
+    """The table: knee, id, objectives, params, MACs, stages in short form; in at most `width` columns (None: any)."""
+    view, shared = front_view(front, objectives)
+    stages = list(view.pop("stages"))
+    numbers = aligned([list(view.columns), *view.to_numpy().tolist()])
+    lines = _with_stages(numbers, ["stages", *stages], width)
+    return "\n".join([*lines, *([f"\nall of them: {shared}"] if shared else [])])
+
+
+def front_view(front: pd.DataFrame, objectives: list[str]) -> tuple[pd.DataFrame, str]:
+    """What is shown of a front, every cell a text; and what all its networks share, which `stages` leaves out."""
+    names = list(dict.fromkeys(["accuracy", "params", "macs", *objectives]))
+    view = front[["id", *names]].copy()
+    view.insert(0, "", ["knee" if knee else "" for knee in front["knee"]])
+    for name in names:
+        view[name] = [f"{value:,.0f}" if name in COSTS else f"{value:.4f}" for value in front[name]]
+    shared, view["stages"] = short_stages([Architecture.from_json(text) for text in front["architecture"]])
+    return view, shared
+
+
+def short_stages(architectures: Sequence[Architecture]) -> tuple[str, list[str]]:
+    """(what all of them share, the rest of each). What holds in all stages of a network is said once, in front."""
+    heads, rows = [], []
+    for architecture in architectures:
+        common = _common(architecture)
+        heads.append([f"{architecture.resolution}px", *(_assigned(*item) for item in sorted(common.items()))])
+        stages = [stage for stage in architecture.stages if stage.n]
+        rows.append(
+            [str(replace(x, options=tuple(item for item in x.options if item[0] not in common))) for x in stages]
+        )
+    shared = [word for word in heads[0] if all(word in head for head in heads)] if heads else []
+    if rows and all(row[-1] == rows[0][-1] for row in rows):
+        shared.append(rows[0][-1])
+        rows = [row[:-1] for row in rows]
+    own = [" ".join(word for word in head if word not in shared) for head in heads]
+    texts = [(f"{head}: " if head else "") + " | ".join(row) for head, row in zip(own, rows, strict=True)]
+    return ", ".join(shared), texts
+
+
+def _common(architecture: Architecture) -> dict[str, Value]:
+    """The options that are set somewhere and have one value in all the stages that take them, two at least."""
+    values: dict[str, list[Value]] = {}
+    for stage in architecture.stages:
+        if stage.n:
+            given = dict(stage.options)
+            for name, option in options_of(stage.block).items():
+                values.setdefault(name, []).append(given.get(name, option.default))
+    named = {name for stage in architecture.stages for name, _ in stage.options}
+    return {name: found[0] for name, found in values.items() if name in named and len(found) > 1 == len(set(found))}
+
+
+def _assigned(name: str, value: Value) -> str:
+    return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of equal length, the first row the header; columns of numbers stand to the right."""
+    columns = []
+    for head, *cells in zip(*rows, strict=True):
+        size = max(map(len, (head, *cells)))
+        numeric = head != "id" and all(cell[:1].isdigit() for cell in cells)
+        columns.append([cell.rjust(size) if numeric else cell.ljust(size) for cell in (head, *cells)])
+    return ["  ".join(cells) for cells in zip(*columns, strict=True)]
+
+
+def _with_stages(lines: list[str], stages: list[str], width: int | None) -> list[str]:
+    longest, left = max(map(len, stages)), len(lines[0]) + 2
+    room = longest if width is None else width - left
+    rows = []
+    for line, text in zip(lines, stages, strict=True):
+        if room >= min(LEAST_WIDTH, longest):
+            first, *more = _wrapped(text, room)
+            rows += [f"{line}  {first}", *(" " * left + part for part in more)]
+        else:
+            rows += [line, *(f"      {part}" for part in _wrapped(text, room + left - 6))]
+    return [row.rstrip() for row in rows]
+
+
+def _wrapped(stages: str, width: int) -> list[str]:
+    """Broken between stages alone: a stage is read as one word."""
+    lines = [""]
+    for index, stage in enumerate(stages.split(" | ")):
+        more = f" | {stage}" if index else stage
+        if index and len(lines[-1]) + len(more) > width:
+            lines.append(more.lstrip())
+        else:
+            lines[-1] += more
+    return lines

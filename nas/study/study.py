@@ -1,0 +1,286 @@
+"""The search: ask, check the budget, evaluate rung by rung, tell. What it knows is in the storage; so it can resume."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from nas.architecture import Architecture
+from nas.config import StudyConfig
+from nas.costs import costs
+from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining
+from nas.executors import EXECUTORS, Executor
+from nas.inputs import InputError, read_yaml
+from nas.run import Run
+from nas.samplers import make_sampler
+from nas.space import Space
+from nas.study.drawing import Exhausted, draw
+from nas.study.record import Candidate, Told, told_of
+from nas.training import pick_device
+
+PATIENCE = 20
+"""Proposals in a row that cannot be trained before a candidate is drawn from the space instead."""
+FAILURES = 5
+"""If so many candidates fail before any succeeds, or four times as many in a row, the fault is not theirs."""
+
+
+def search(
+    study_file: Path | str,
+    folder: Path | str | None = None,
+    overrides: Iterable[str] = (),
+    on_start: Callable[[Study], None] = lambda study: None,
+    on_told: Callable[[Told], None] = lambda told: None,
+) -> tuple[Run, str | None]:
+    """Runs a study file, or goes on with it. Returns its run, and why it stopped before `trials`, if it did.
+
+    `folder` is runs/NAME by default. Nothing is written before everything that the user gave has been checked.
+    Raises InputError for what the user can mend; what was trained until then is on record.
+    """
+    config = StudyConfig.load(study_file, overrides)
+    device = config.device or str(pick_device())
+    evaluator = ProxyTraining(config.data, config.proxy_recipe(str(study_file)), device)
+    splits = evaluator.splits
+    space = config.load_space(splits.shape[0], len(splits.classes))
+    draw(space, config.budget, random.Random(config.sampler.seed))
+    first = [_first(path, space) for path in config.enqueue]
+    run = Run(Path(folder) if folder else Path("runs") / config.name)
+    try:
+        with run.lock():
+            run = Run.create(run.folder, config)
+            study = Study(run, space, evaluator, on_told)
+            on_start(study)
+            return run, study.search(first)
+    except (OSError, StorageInternalError) as error:
+        raise InputError(f"{run.folder}: cannot go on: {error}; nothing is lost, run it again then") from error
+
+
+def _first(path: str, space: Space) -> Architecture:
+    architecture = Architecture.load(path)
+    try:
+        space.encode(architecture)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return architecture
+
+
+class Study:
+    """Searches a space for a run. Only one process may, see `Run.lock`."""
+
+    def __init__(
+        self, run: Run, space: Space, evaluator: Evaluator, on_told: Callable[[Told], None] = lambda told: None
+    ) -> None:
+        """Opens the record, or begins it. Raises InputError if the storage holds another study of this name."""
+        self.run, self.space, self.evaluator, self.on_told = run, space, evaluator, on_told
+        self.config = run.config
+        self.rungs = self.config.proxy.ladder()
+        self.storage = run.open_storage(repair=True)
+        self.study = optuna.create_study(
+            study_name=self.config.name,
+            storage=self.storage,
+            directions=[_direction(name) for name in self.config.objectives],
+            load_if_exists=True,
+        )
+        self._claim()
+        self.study_id = self.storage.get_study_id_from_name(self.config.name)
+        self.record: dict[str, Told] = {}  # by id: trained and failed
+        self.trained = 0
+        self.failures = 0  # in a row
+        self.asked = 0  # proposals that were formed: the sampler is seeded by it
+        self.misses = 0  # of them, since the last that could be trained
+        self.queued = 0  # enqueued and not yet asked for
+        self.pending: dict[int, Candidate] = {}  # by number: in training, or left by a stopped driver
+        self.left: list[Job] = []
+        self.exhausted: str | None = None
+
+    def search(self, first: Iterable[Architecture] = ()) -> str | None:
+        """Trains candidates until there are `trials` of them, `first` first. Returns why it stopped earlier, if so.
+
+        Raises InputError if candidates fail one after the other, or for a reason that is not theirs.
+        """
+        self._take_up(first)
+        workers = min(self.config.workers, self.config.trials)
+        with EXECUTORS["serial" if workers == 1 else "processes"](self.evaluator, workers) as executor:
+            while True:
+                while len(self.pending) - len(self.left) < executor.workers and (job := self._next()):
+                    executor.submit(job)
+                if not self.pending:
+                    return self.exhausted
+                self._finish(executor, *executor.wait())
+
+    def _next(self) -> Job | None:
+        if self.left:
+            return self.left.pop(0)
+        if self.exhausted is not None or self.trained + len(self.pending) >= self.config.trials:
+            return None
+        return self._propose()
+
+    # The record
+
+    def _claim(self) -> None:
+        """Several runs may share a storage, but not a name in it."""
+        if self.config.storage is None:
+            return
+        space = json.loads(json.dumps(read_yaml(self.run.space_file)))
+        ours = {"study": self.config.fixed(), "space": space}
+        if self.study.user_attrs.setdefault("claim", ours) != ours:
+            raise InputError(
+                f"{self.run.folder}: storage {self.config.storage!r} holds another study named {self.config.name}; "
+                "choose another name or storage"
+            )
+        self.study.set_user_attr("claim", ours)
+
+    def _take_up(self, first: Iterable[Architecture]) -> None:
+        """Reads the record, ends what a stopped driver left unended, notes its jobs, and enqueues what is new."""
+        seen, queue = set(), []
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state == TrialState.WAITING:
+                queue.append(trial.system_attrs["fixed_params"])
+                continue
+            told = told_of(trial)
+            if not told.outcome and not told.id:
+                told = replace(told, outcome="interrupted", reason="the search was stopped while it was proposed")
+                self._tell(told)
+                continue
+            self.asked += told.outcome != "interrupted"
+            seen.add(told.id)
+            if trial.state.is_finished():
+                self._count(told)
+            elif told.outcome:
+                self._end(told)
+            elif job := self._judge(Candidate.of(trial)):
+                self.left.append(job)
+        self.queued = len(queue)
+        for architecture in first:
+            if architecture.id not in seen and self.space.encode(architecture) not in queue:
+                self._enqueue(architecture)
+            seen.add(architecture.id)
+
+    def _count(self, told: Told) -> None:
+        """Keeps the counters: a search that goes on has those of one that was never stopped."""
+        if told.outcome in {"trained", "failed"}:
+            self.record[told.id] = told
+            self.trained += told.outcome == "trained"
+            self.failures = self.failures + 1 if told.outcome == "failed" else 0
+            self.misses = 0
+        elif told.outcome != "interrupted":
+            self.misses += 1
+
+    # Proposing
+
+    def _propose(self) -> Job | None:
+        """The next candidate to train, everything else told on the way; None if there is none, see `exhausted`."""
+        while True:
+            drawn = self.misses >= PATIENCE and not self.queued
+            if drawn:
+                try:
+                    self._enqueue(self._draw())
+                except Exhausted as reason:
+                    self.exhausted = f"stopped at {self.trained} of {self.config.trials} candidates: {reason}"
+                    return None
+            if job := self._ask():
+                return job
+            assert not drawn, "a candidate that was drawn unseen and within the budget was refused"
+
+    def _draw(self) -> Architecture:
+        busy = {candidate.architecture.id for candidate in self.pending.values()}
+        rng = random.Random(f"{self.config.sampler.seed}/{self.asked}")
+        return draw(self.space, self.config.budget, rng, self.record.keys() | busy)
+
+    def _enqueue(self, architecture: Architecture) -> None:
+        self.study.enqueue_trial(self.space.encode(architecture))
+        self.queued += 1
+
+    def _ask(self) -> Job | None:
+        sampler = self.config.sampler
+        self.study.sampler = make_sampler(sampler.name, sampler.options, sampler.seed, self.asked, self.space)
+        trial = self.study.ask()
+        self.queued = max(0, self.queued - 1)
+        architecture = self.space.suggest(trial)
+        self.asked += 1
+        if reason := self.space.problem(architecture):
+            trial.set_constraint("possible", 1.0)
+            self._tell(Told(trial.number, "", "impossible", None, {}, 0.0, reason))
+            return None
+        candidate = Candidate(trial.number, architecture, costs(architecture), [])
+        for name, limit in self.config.budget.items():
+            trial.set_constraint(name, candidate.costs[name] / limit - 1)
+        # From here on it is taken up again after a stop: it is the last that is written of a proposal.
+        trial.set_user_attr("candidate", candidate.to_dict())
+        return self._judge(candidate)
+
+    def _judge(self, candidate: Candidate) -> Job | None:
+        """A job for a candidate that deserves training; any other is told at once."""
+        limits = self.config.budget.items()
+        over = [f"{name} {candidate.costs[name]} > {most:.0f}" for name, most in limits if candidate.costs[name] > most]
+        if over:
+            self._tell(candidate.told("over budget", reason=", ".join(over)))
+        elif twin := self.record.get(candidate.architecture.id):
+            self._tell(candidate.told("repeated", twin.accuracy, reason=f"the same network as {twin.number}"))
+        elif any(other.architecture.id == candidate.architecture.id for other in self.pending.values()):
+            self._tell(candidate.told("repeated", reason="the same network as one in training"))
+        elif len(candidate.rungs) == len(self.rungs):
+            self._tell(candidate.told("trained", candidate.rungs[-1]["accuracy"]))
+        else:
+            self.pending[candidate.number] = candidate
+            self.misses = 0
+            return self._job(candidate)
+        return None
+
+    def _job(self, candidate: Candidate) -> Job:
+        index, folder = len(candidate.rungs), self.run.candidate_folder(candidate.number)
+        seed = self.config.sampler.seed
+        return Job(candidate.number, candidate.architecture, index, self.rungs[index], seed, folder)
+
+    # Telling
+
+    def _finish(self, executor: Executor, job: Job, measurement: Measurement) -> None:
+        candidate = self.pending[job.number]
+        if measurement.failure is not None:
+            self._tell(candidate.told("failed", reason=measurement.failure, seconds=measurement.seconds))
+            if self.failures >= (4 * FAILURES if self.trained else FAILURES):
+                which = "last" if self.trained else "first"
+                raise InputError(f"the {which} {self.failures} candidates all failed, the last: {measurement.failure}")
+            return
+        candidate.rungs.append(asdict(measurement))
+        self._set(job.number, "rungs", candidate.rungs)
+        if len(candidate.rungs) < len(self.rungs):
+            executor.submit(self._job(candidate))
+        else:
+            self._tell(candidate.told("trained", measurement.accuracy))
+
+    def _tell(self, told: Told) -> None:
+        if told.reason:
+            self._set(told.number, "reason", told.reason)
+        self._set(told.number, "outcome", told.outcome)
+        self._end(told)
+
+    def _end(self, told: Told) -> None:
+        """Ends a trial. Samplers learn from all that was formed: what cannot be trained is complete, with accuracy 0
+        (and costs 0 if it cannot even be built), and violates a constraint; one that repeats another counts like it."""
+        known = self.record.get(told.id) if told.outcome == "repeated" else told
+        accuracy = 0.0 if told.outcome in {"over budget", "impossible"} else known.accuracy if known else None
+        values = None
+        if accuracy is not None:
+            values = [accuracy if name == "accuracy" else told.costs.get(name, 0) for name in self.config.objectives]
+        self.study.tell(told.number, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
+        self.pending.pop(told.number, None)
+        self.run.clear_candidate(told.number)
+        self._count(told)
+        self.on_told(told)
+
+    def _set(self, number: int, key: str, value: Any) -> None:
+        trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+        self.storage.set_trial_user_attr(trial_id, key, value)
+
+
+def _direction(objective: str) -> StudyDirection:
+    return StudyDirection.MAXIMIZE if objective == "accuracy" else StudyDirection.MINIMIZE

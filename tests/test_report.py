@@ -1,0 +1,436 @@
+"""Views of a run: what a space holds, the front as text, files and picture, progress."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from nas.architecture import Architecture, Stage
+from nas.config import StudyConfig
+from nas.costs import COSTS, costs
+from nas.report import (
+    FORMATS,
+    SearchWatch,
+    TrainingWatch,
+    describe_space,
+    front_csv,
+    front_records,
+    front_text,
+    front_view,
+    plot_front,
+    space_text,
+)
+from nas.report import progress as progress_module
+from nas.report.describe import wilson
+from nas.report.plot import draw_front, short_number
+from nas.report.progress import duration
+from nas.report.text import aligned, short_stages
+from nas.run import front_table
+from nas.space import Space
+from nas.study import Told
+from nas.training import Epoch
+
+SPACE = Space.from_dict(
+    {
+        "name": "small",
+        "in_channels": 1,
+        "resolution": 8,
+        "stem": {"block": "conv", "c": [8, 16]},
+        "stages": [{"block": "bottleneck", "t": [1, 2, 3], "c": [8, 16], "n": [1, 2], "s": 2}],
+        "head": [{"block": "classifier"}],
+    }
+)
+
+# A space
+
+
+def test_a_small_space_is_counted() -> None:
+    members = list(SPACE.enumerate())
+    params = sorted(costs(member)["params"] for member in members)
+    facts = describe_space(SPACE, {"params": 1500}, samples=1000, seed=0)
+    assert facts["size"] == facts["samples"] == len(members) == 24 and facts["counted"]
+    assert facts["choices"]["stages[0].t"] == [1, 2, 3]
+    assert list(facts["costs"]) == list(COSTS)
+    assert (facts["costs"]["params"]["min"], facts["costs"]["params"]["max"]) == (params[0], params[-1])
+    assert facts["costs"]["params"]["median"] == (params[11] + params[12]) / 2
+    fitting = sum(value <= 1500 for value in params)
+    assert 0 < fitting < 24
+    assert facts["fits"] == {"share": fitting / 24, "low": fitting / 24, "high": fitting / 24}
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_large_space_is_sampled_with_an_interval_that_holds_the_truth() -> None:
+    truth = describe_space(SPACE, {"params": 1500}, samples=1000, seed=0)["fits"]["share"]
+    facts = describe_space(SPACE, {"params": 1500}, samples=20, seed=0)
+    assert facts["samples"] == 20 and not facts["counted"]
+    assert facts["fits"]["low"] <= truth <= facts["fits"]["high"]
+    assert facts == describe_space(SPACE, {"params": 1500}, samples=20, seed=0)
+    assert facts != describe_space(SPACE, {"params": 1500}, samples=20, seed=1)
+
+
+def test_examples_fit_the_budget() -> None:
+    facts = describe_space(SPACE, {"params": 1500, "macs": 20_000}, samples=1000, seed=0)
+    for example in facts["examples"]:
+        architecture = Architecture.from_dict(example["architecture"])
+        assert architecture.id == example["id"] and SPACE.contains(architecture)
+        assert example["params"] <= 1500 and example["macs"] <= 20_000
+    assert len(facts["examples"]) == 3
+
+
+def test_without_a_budget_nothing_is_said_of_it() -> None:
+    facts = describe_space(SPACE, {}, samples=1000, seed=0)
+    assert facts["fits"] is None
+    assert "within" not in space_text(facts)
+
+
+def test_a_budget_that_nothing_fits() -> None:
+    facts = describe_space(SPACE, {"params": 1}, samples=1000, seed=0)
+    assert facts["fits"]["share"] == 0 and facts["examples"] == []
+    assert space_text(facts).endswith("within params <= 1: 0.0%")
+
+
+def test_a_space_as_text() -> None:
+    text = space_text(describe_space(SPACE, {"params": 1500}, samples=20, seed=3))
+    first, _, how, header, *rows = text.splitlines()
+    assert first == "small: 24 architectures, 4 choices"
+    assert how == "costs of 20 members drawn uniformly, seed 3:"
+    assert header.split() == ["min", "5%", "median", "95%", "max"]
+    assert [row.split()[0] for row in rows[:4]] == list(COSTS)
+    assert len({len(row) for row in [header, *rows[:4]]}) == 1
+    assert re.search(r"^within params <= 1,500: \d+\.\d% \(95 % interval \d+\.\d% to \d+\.\d%\)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (37, 200), (200, 200)])
+def test_wilson_ends_where_the_share_is_z_deviations_away(hits: int, n: int) -> None:
+    """The interval's ends p solve |share - p| = z sqrt(p (1 - p) / n)."""
+    share, z = hits / n, 1.96
+    low, high = wilson(share, n, z)
+    assert 0 <= low <= share <= high <= 1
+    for p in (low, high):
+        assert abs(share - p) == pytest.approx(z * math.sqrt(p * (1 - p) / n), abs=1e-9)
+
+
+def test_wilson_known_value() -> None:
+    """Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263 has 0.2553 to 0.3662."""
+    assert wilson(float(Fraction(81, 263)), 263, 1.959964) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+# A front
+
+
+def architectures(count: int, activation: str | None = None) -> list[Architecture]:
+    def stage(block: str, c: int, n: int = 1, s: int = 1, **options: Any) -> Stage:
+        return Stage.of(block, c, n, s, **options, **({"activation": activation} if activation else {}))
+
+    return [
+        Architecture(
+            (
+                stage("conv", 8),
+                stage("bottleneck", 16, 2, 2, t=3, k=5),
+                stage("shuffle", 32 + 16 * number, 3, 2, groups=2),
+                stage("separable", 64 + 16 * number, 0),
+                Stage.of("classifier", 10, dropout=0.1),
+            ),
+            8,
+            1,
+        )
+        for number in range(count)
+    ]
+
+
+def trials(networks: list[Architecture], accuracies: list[float]) -> pd.DataFrame:
+    rows = [
+        {
+            "number": number,
+            "id": network.id,
+            "outcome": "trained",
+            "accuracy": accuracy,
+            **costs(network),
+            "reason": "",
+            "epochs": 1,
+            "seconds": 1.5,
+            "stages": str(network),
+            "rungs": "[]",
+            "architecture": json.dumps(network.to_dict()),
+        }
+        for number, (network, accuracy) in enumerate(zip(networks, accuracies, strict=True))
+    ]
+    return pd.DataFrame(rows)
+
+
+FRONT = front_table(trials(architectures(3), [0.5, 0.7, 0.75]), ["accuracy", "params"])
+
+
+def test_front_view() -> None:
+    view, shared = front_view(FRONT, ["accuracy", "flops"])
+    assert list(view.columns) == ["", "id", "accuracy", "params", "macs", "flops", "stages"]
+    assert list(view["accuracy"]) == ["0.5000", "0.7000", "0.7500"]
+    assert sorted(view[""]) == ["", "", "knee"]
+    assert list(view["params"]) == [f"{value:,}" for value in FRONT["params"]]
+    assert shared == "8px, classifier10 dropout=0.1"
+    assert all(text.startswith("conv8 | bottleneck16x2/2 ") for text in view["stages"])
+    assert "separable" not in "".join(view["stages"])
+
+
+@pytest.mark.parametrize(
+    ("networks", "shared", "first"),
+    [
+        (architectures(2, "relu"), "8px, activation=relu, classifier10 dropout=0.1", "conv8 | bott"),
+        (
+            architectures(1, "relu") + architectures(1, "hardswish"),
+            "8px, classifier10 dropout=0.1",
+            "activation=relu: ",
+        ),
+        (architectures(1), "8px, classifier10 dropout=0.1", "conv8 | bott"),
+        ([], "", None),
+    ],
+)
+def test_what_networks_share_is_said_once(networks: list[Architecture], shared: str, first: str | None) -> None:
+    said, texts = short_stages(networks)
+    assert said == shared
+    assert len(texts) == len(networks)
+    assert first is None or texts[0].startswith(first)
+    assert "|" in "".join(texts) or not texts
+
+
+def test_short_stages_lose_nothing() -> None:
+    """Two networks that differ are told apart by what is shown."""
+    networks = [*architectures(2), *architectures(2, "relu"), *architectures(1, "relu6")]
+    networks.append(Architecture(networks[0].stages, 16, 1))
+    _, texts = short_stages(networks)
+    assert len(set(texts)) == len({network.id for network in networks})
+
+
+def test_the_table_without_a_terminal_has_a_line_for_each_network() -> None:
+    header, *rows = front_text(FRONT, ["accuracy", "params"], None).splitlines()
+    assert header.split() == ["id", "accuracy", "params", "macs", "stages"]
+    assert [row.split()[-1] for row in rows[:1]] == ["groups=2"]
+    assert len(rows) == 5 and rows[3:] == ["", "all of them: 8px, classifier10 dropout=0.1"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_table_keeps_to_the_terminal_and_stages_in_one_piece(width: int) -> None:
+    lines = front_text(FRONT, ["accuracy", "params"], width).splitlines()
+    assert max(map(len, lines)) <= width
+    _, stages = front_view(FRONT, [])[0], front_view(FRONT, [])[0]["stages"]
+    for text in stages:
+        for stage in text.split(" | "):
+            assert any(stage in line for line in lines)
+
+
+def test_aligned() -> None:
+    assert aligned([["", "id", "n"], ["a", "12", "1,000"], ["bc", "3", "20"]]) == [
+        "    id      n",
+        "a   12  1,000",
+        "bc  3      20",
+    ]
+
+
+def test_csv_and_records_have_the_same_columns_and_values(tmp_path: Path) -> None:
+    front_csv(FRONT, tmp_path / "front.csv")
+    records = front_records(FRONT)
+    assert pd.DataFrame(records).equals(pd.read_csv(tmp_path / "front.csv"))
+    columns = "number id accuracy params macs flops peak_memory_bytes epochs seconds stages knee"
+    assert list(records[0]) == columns.split()
+    assert json.loads(json.dumps(records)) == records
+
+
+def test_an_empty_front(tmp_path: Path) -> None:
+    empty = FRONT.iloc[:0]
+    front_csv(empty, tmp_path / "front.csv")
+    assert front_records(empty) == [] and (tmp_path / "front.csv").read_text().startswith("number,id,")
+
+
+# The picture
+
+
+def study(objectives: list[str], **budget: float) -> StudyConfig:
+    data = {"name": "made", "space": "x", "data": {"source": "digits"}, "proxy": {"rungs": [1]}, "trials": 40}
+    return StudyConfig.of({**data, "objectives": objectives, "budget": budget}, "f")
+
+
+def made(low: float, high: float, count: int = 40) -> pd.DataFrame:
+    """Trials with parameters from `low` to `high`."""
+    rng = np.random.default_rng(0)
+    params = np.geomspace(low, high, count).astype(int)
+    accuracy = 0.9 - 0.3 * (params / low) ** -0.3 - rng.uniform(0, 0.05, count)
+    return pd.DataFrame(
+        {
+            "id": [f"{number:012x}" for number in range(count)],
+            "outcome": "trained",
+            "accuracy": accuracy,
+            "params": params,
+            "macs": params * rng.integers(20, 60, count),
+            "flops": 2 * params,
+            "peak_memory_bytes": rng.integers(10_000, 90_000, count),
+        }
+    )
+
+
+COSTS_SHOWN = [["params"], ["params", "macs"], ["params", "macs", "peak_memory_bytes"]]
+
+
+@pytest.mark.parametrize("names", COSTS_SHOWN, ids=len)
+def test_the_picture_has_a_panel_for_each_cost(names: list[str], tmp_path: Path) -> None:
+    table, objectives = made(2e3, 4e5), ["accuracy", *names]
+    front = front_table(table, objectives)
+    figure = draw_front(study(objectives, params=363_000), table, front)
+    assert [axis.get_xlabel() for axis in figure.axes] == names
+    assert figure.get_suptitle() == "made"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["trained (40)", f"front ({len(front)})", "knee", "budget"]
+    figure.draw_without_rendering()
+    assert not any(figure.legends[0].get_window_extent().overlaps(axis.get_window_extent()) for axis in figure.axes)
+    plot_front(study(objectives, params=363_000), table, front, tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.width >= 450 * (len(names) + 1) and image.height >= 600
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_formats_of_the_picture(kind: str, tmp_path: Path) -> None:
+    table = made(2e3, 4e5, 5)
+    plot_front(study(["accuracy", "params"]), table, front_table(table, ["accuracy", "params"]), tmp_path / f"x.{kind}")
+    assert (tmp_path / f"x.{kind}").read_bytes()[:5] in {b"\x89PNG\r", b"<?xml", b"%PDF-"}
+    assert [path.name for path in tmp_path.iterdir()] == [f"x.{kind}"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(2e3, 4e5), (21e3, 34e3), (3.1e4, 9.3e4), (1e4, 1e5), (1e6, 1.05e6), (1e2, 5e7), (5e3, 5e3)],
+)
+def test_the_ticks_are_readable(low: float, high: float) -> None:
+    table = made(low, high)
+    figure = draw_front(study(["accuracy", "params"]), table, front_table(table, ["accuracy", "params"]))
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    left, right = axis.get_xlim()
+    places = zip(axis.get_xticklabels(), axis.get_xticks(), strict=True)
+    ticks = [tick for tick, place in places if left <= place <= right]
+    texts = [tick.get_text() for tick in ticks]
+    assert len(texts) == len(set(texts)) >= 3
+    assert all(re.fullmatch(r"\d+(\.\d+)?[kMG]?", text) for text in texts)
+    boxes = [tick.get_window_extent() for tick in ticks]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.5, "0.5"), (200, "200"), (2000, "2k"), (363e3, "363k"), (1.05e6, "1.05M"), (2e9, "2G")]
+)
+def test_short_number(number: float, text: str) -> None:
+    assert short_number(number) == text
+
+
+# Progress
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> io.StringIO:
+    """What is written to stderr; a terminal of 80 columns if the parameter says so."""
+    out, terminal = io.StringIO(), bool(request.param)
+
+    def console(**settings: Any) -> Console:
+        settings.pop("stderr")
+        return Console(file=out, force_terminal=terminal, width=80, color_system=None, **settings)
+
+    monkeypatch.setattr(progress_module, "Console", console)
+    monkeypatch.setenv("TERM", "xterm")
+    return out
+
+
+def searching(size: int = 120, trials: int = 4, before: int = 0) -> Any:
+    trial = SimpleNamespace(user_attrs={"outcome": "trained"})
+    return SimpleNamespace(
+        space=SimpleNamespace(name="tiny", size=size),
+        config=SimpleNamespace(trials=trials, workers=2),
+        run=SimpleNamespace(folder="runs/made"),
+        study=SimpleNamespace(get_trials=lambda deepcopy: [trial] * before),
+        record={},
+        trained=before,
+    )
+
+
+def tell(watch: SearchWatch, study: Any, outcome: str, accuracy: float | None = None, seconds: float = 60.0) -> None:
+    told = Told(1, f"{len(study.record):012x}", outcome, accuracy, {"params": 1234, "macs": 56789}, seconds, "why")
+    study.record[told.id] = told
+    study.trained += outcome == "trained"
+    watch.told(told)
+
+
+@pytest.mark.parametrize("screen", [False], indirect=True)
+def test_a_search_in_a_file_is_one_plain_line_per_candidate(screen: io.StringIO) -> None:
+    study = searching()
+    with SearchWatch() as watch:
+        watch.start(study)
+        tell(watch, study, "over budget")
+        tell(watch, study, "trained", 0.5)
+        tell(watch, study, "failed")
+        tell(watch, study, "trained", 0.4, seconds=240)
+    assert screen.getvalue().splitlines() == [
+        "space tiny: 120 architectures; 4 candidates to train; results in runs/made",
+        "1/4 trained 000000000001: accuracy 0.5000, 1,234 params, 56,789 MACs | best 0.5000 at 1,234 params"
+        " | 60 s each, 2 min left",
+        "1/4 failed 000000000002: why, 1,234 params, 56,789 MACs | best 0.5000 at 1,234 params | 60 s each, 2 min left",
+        "2/4 trained 000000000003: accuracy 0.4000, 1,234 params, 56,789 MACs | best 0.5000 at 1,234 params"
+        " | 2 min each, 2 min left",
+    ]
+
+
+@pytest.mark.parametrize("screen", [True], indirect=True)
+def test_a_search_in_a_terminal_is_a_bar_of_one_line(screen: io.StringIO) -> None:
+    study = searching(trials=400)
+    with SearchWatch() as watch:
+        watch.start(study)
+        for _ in range(12):
+            tell(watch, study, "over budget")
+        tell(watch, study, "trained", 0.5)
+    last = screen.getvalue().rstrip("\n").rpartition("\x1b[2K")[2]
+    assert last.split()[0] == "1/400"
+    assert "best 0.5000 at 1,234 params | 60 s each, 3.3 h left" in last
+    assert "not trained" not in last and len(last.partition("\x1b[?")[0].rstrip()) <= 80
+
+
+@pytest.mark.parametrize("screen", [False, True], indirect=True)
+def test_a_search_that_is_done_shows_no_bar(screen: io.StringIO) -> None:
+    with SearchWatch() as watch:
+        watch.start(searching(size=10**12, before=4))
+    line = "space tiny: 1e+12 architectures; 4 of 4 candidates were trained before; results in runs/made"
+    assert screen.getvalue() == line + "\n"
+
+
+EPOCH = Epoch(2, 0.1, 1.25, 0.5, None, None, 30.0)
+
+
+@pytest.mark.parametrize("screen", [False], indirect=True)
+def test_a_training_in_a_file(screen: io.StringIO) -> None:
+    with TrainingWatch(4) as watch:
+        watch.epoch(EPOCH)
+    assert screen.getvalue() == "epoch 2/4: loss 1.250, accuracy 0.5000 | 30 s each, 60 s left\n"
+
+
+@pytest.mark.parametrize("screen", [True], indirect=True)
+def test_a_training_in_a_terminal(screen: io.StringIO) -> None:
+    with TrainingWatch(4) as watch:
+        assert "0/4" in screen.getvalue()
+        watch.epoch(EPOCH)
+    last = screen.getvalue().rpartition("\x1b[2K")[2]
+    assert "2/4" in last and "loss 1.250, accuracy 0.5000 | 30 s each, 60 s left" in last
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1.5 h"), (86400, "24.0 h")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
