@@ -80,9 +80,10 @@ class Stage:
         return {"block": self.block, "c": self.c, "n": self.n, "s": self.s, **dict(self.options)}
 
     def __str__(self) -> str:
-        """Short form: `bottleneck24x2/2 t6`: channels, x repeats, / stride, then the other options."""
+        """Short form, `bottleneck24x2/2 t6 k5 groups=2`: channels, x repeats, / stride, options (t and k first)."""
         text = f"{self.block}{self.c}" + (f"x{self.n}" if self.n != 1 else "") + (f"/{self.s}" if self.s != 1 else "")
-        return " ".join([text, *(_short(name, value) for name, value in self.options)])
+        options = sorted(self.options, key=lambda item: ({"t": 0, "k": 1}.get(item[0], 2), item[0]))
+        return " ".join([text, *(_short(name, value) for name, value in options)])
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def test_the_short_form() -> None:
         Stage.of("shuffle", 48, shuffle=True, activation="relu"),
     )
     assert str(Architecture(rows, 32)) == (
-        "32px: bottleneck24x2/2 groups=2 no-shuffle t6 | shuffle48 activation=relu shuffle"
+        "32px: bottleneck24x2/2 t6 groups=2 no-shuffle | shuffle48 activation=relu shuffle"
     )
 
 

@@ -96,7 +96,8 @@ class Study:
         self.failures = 0  # in a row
         self.asked = 0  # proposals that were formed: the sampler is seeded by it
         self.misses = 0  # of them, since the last that could be trained
-        self.queued = 0  # enqueued and not yet asked for
+        self.first: list[Architecture] = []  # to propose before the sampler is asked
+        self.queued = 0  # enqueued and not yet asked for: 0 or 1
         self.pending: dict[int, Candidate] = {}  # by number: in training, or left by a stopped driver
         self.left: list[Job] = []
         self.exhausted: str | None = None
@@ -139,7 +140,7 @@ class Study:
         self.study.set_user_attr("claim", ours)
 
     def _take_up(self, first: Iterable[Architecture]) -> None:
-        """Reads the record, ends what a stopped driver left unended, notes its jobs, and enqueues what is new."""
+        """Reads the record, ends what a stopped driver left unended, notes its jobs, and what of `first` is new."""
         seen, queue = set(), []
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == TrialState.WAITING:
@@ -161,7 +162,7 @@ class Study:
         self.queued = len(queue)
         for architecture in first:
             if architecture.id not in seen and self.space.encode(architecture) not in queue:
-                self._enqueue(architecture)
+                self.first.append(architecture)
             seen.add(architecture.id)
 
     def _count(self, told: Told) -> None:
@@ -179,8 +180,10 @@ class Study:
     def _propose(self) -> Job | None:
         """The next candidate to train, everything else told on the way; None if there is none, see `exhausted`."""
         while True:
-            drawn = self.misses >= PATIENCE and not self.queued
-            if drawn:
+            drawn = False
+            if not self.queued and self.first:
+                self._enqueue(self.first.pop(0))
+            elif drawn := not self.queued and self.misses >= PATIENCE:
                 try:
                     self._enqueue(self._draw())
                 except Exhausted as reason:
