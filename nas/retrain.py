@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as parse_weights
+from safetensors.torch import save_file
 
 from nas.architecture import Architecture
 from nas.costs import costs
@@ -178,7 +179,7 @@ def load(folder: Path | str) -> Network:
     network = build(Architecture.load(folder / "architecture.yaml"))
     file = folder / "weights.safetensors"
     try:
-        network.load_state_dict(load_file(file))
+        network.load_state_dict(parse_weights(file.read_bytes()))
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     except SafetensorError as error:

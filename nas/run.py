@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,6 +109,12 @@ class Run:
                     file.unlink()
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def clear_candidates(self, busy: Collection[int]) -> None:
+        """What a search that was stopped had no time for: clears all but those in training."""
+        for folder in (self.folder / "candidates").glob("[0-9]*"):
+            if int(folder.name) not in busy:
+                self.clear_candidate(int(folder.name))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -34,6 +34,12 @@ class _Nsga2(optuna.samplers.NSGAIISampler):
         super().__init__(population_size=population, seed=seed)
         self._distributions = distributions
         self._random = random.Random(f"{seed}/children")
+        self._generation = 0  # that of the trial being asked for
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Gives what was enqueued a generation, too: Optuna asks for it only when a choice is left to the sampler."""
+        super().before_trial(study, trial)
+        self._generation = self.get_trial_generation(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self._distributions)
@@ -45,7 +51,8 @@ class _Nsga2(optuna.samplers.NSGAIISampler):
 
         Each is left out, to be drawn uniformly, with the probability of one per child.
         """
-        parents = self.get_parent_population(study, self.get_trial_generation(study, trial))
+        # Optuna gives them in one order when it selects them, and in another when it has noted which they were.
+        parents = sorted(self.get_parent_population(study, self._generation), key=lambda parent: parent.number)
         if not parents:
             return {}
         one, other = (self._winner(parents, study.directions).params for _ in range(2))

@@ -159,6 +159,7 @@ class Study:
                 self._end(told)
             elif job := self._judge(Candidate.of(trial)):
                 self.left.append(job)
+        self.run.clear_candidates(self.pending)
         self.queued = len(queue)
         for architecture in first:
             if architecture.id not in seen and self.space.encode(architecture) not in queue:

@@ -1,0 +1,216 @@
+"""Where candidates are trained: what of a failure is whose, and what becomes of processes that die."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import Failing, Tabular, accuracy, lines
+
+from nas.architecture import Architecture, Stage
+from nas.data import DataConfig
+from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining, Rung, measure
+from nas.executors import EXECUTORS, Executor
+from nas.executors.processes import Processes
+from nas.inputs import InputError
+from nas.training import Diverged, Recipe
+
+STAGES = (Stage.of("conv", 8, k=3), Stage.of("separable", 16, s=2), Stage.of("classifier", 10))
+ARCHITECTURE = Architecture(STAGES, 8, 1)
+
+
+def job(folder: Path, number: int = 0, epochs: int = 1) -> Job:
+    return Job(number, ARCHITECTURE, 0, Rung(epochs), 0, folder / f"{number:05d}")
+
+
+@dataclass(frozen=True)
+class Raising(Evaluator):
+    error: BaseException
+
+    def evaluate(self, job: Job) -> Measurement:
+        raise self.error
+
+
+# What of a failure is whose
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("boom"), "RuntimeError: boom"),
+        (RuntimeError("boom\nat line 3"), "RuntimeError: boom"),
+        (ZeroDivisionError(), "ZeroDivisionError:"),
+        (Diverged("the loss is not finite"), "diverged: the loss is not finite"),
+        (MemoryError("too large"), "out of memory: too large"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "out of memory: CUDA out of memory."),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "FileNotFoundError: [Errno 2] No such file"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_goes_wrong_with_a_candidate_is_its_failure(tmp_path: Path, error: Exception, reason: str) -> None:
+    measurement = measure(Raising(error), job(tmp_path))
+    assert (measurement.accuracy, measurement.failure) == (None, reason) and measurement.seconds >= 0
+    expected = not reason.startswith(("diverged", "out of memory"))
+    assert (tmp_path / "00000" / "error.txt").exists() == expected
+    if expected:
+        assert f"{type(error).__name__}" in (tmp_path / "00000" / "error.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [InputError("data.root is missing"), OSError(errno.ENOSPC, "No space left"), OSError(errno.EROFS, "Read-only")],
+    ids=str,
+)
+def test_what_is_not_the_candidates_fault_stops_the_study(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        measure(Raising(error), job(tmp_path))
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("found", [float("nan"), float("inf"), None])
+def test_an_accuracy_that_is_none_is_a_failure(tmp_path: Path, found: float | None) -> None:
+    class Strange(Evaluator):
+        def evaluate(self, job: Job) -> Measurement:
+            return Measurement(accuracy=found, epochs=1)
+
+    measurement = measure(Strange(), job(tmp_path))
+    assert (measurement.accuracy, measurement.failure) == (None, f"diverged: its accuracy is {found}")
+
+
+# Every executor
+
+
+@pytest.fixture
+def _four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_four_threads")
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_an_executor_measures_and_outlives_failures(tmp_path: Path, name: str) -> None:
+    calls = tmp_path / "calls"
+    how = {1: "raises", 2: "nan"} | ({3: "killed"} if name != "serial" else {})
+    with EXECUTORS[name](Failing(calls, how=how), 2) as executor:
+        assert 1 <= executor.workers <= 2
+        results: dict[int, Measurement] = {}
+        numbers, busy = iter(range(7)), 0
+        for number in numbers:
+            if busy == executor.workers:
+                done, measurement = executor.wait()
+                results[done.number] = measurement
+                busy -= 1
+            executor.submit(job(tmp_path, number))
+            busy += 1
+        results |= {done.number: found for done, found in (executor.wait() for _ in range(busy))}
+    expected = {1: "RuntimeError: boom", 2: "diverged: its accuracy is nan"}
+    if name != "serial":
+        expected |= {3: "its process was killed by SIGKILL (out of memory?)"}
+    assert {number: x.failure for number, x in results.items() if x.failure} == expected
+    assert sorted(results) == list(range(7)) and results[5].accuracy == accuracy(ARCHITECTURE.id) / 2
+    threads = {line[4] for line in lines(calls)}
+    assert threads == {str(4 // executor.workers)}
+
+
+@dataclass(frozen=True)
+class Mixed(Tabular):
+    """Number 0 is quick, number 1 is the user's fault, number 2 takes a minute."""
+
+    def evaluate(self, job: Job) -> Measurement:
+        if job.number == 1:
+            raise InputError("data.root is missing")
+        return Tabular(self.calls, 60 if job.number else 0).evaluate(job)
+
+
+def test_the_fault_of_the_user_is_raised_and_leaving_ends_all_work(tmp_path: Path) -> None:
+    with Processes(Mixed(tmp_path / "calls"), 2) as executor:
+        executor.submit(job(tmp_path, 2))
+        executor.submit(job(tmp_path, 1))
+        pids = [worker.process.pid for worker in executor.pool]
+        with pytest.raises(InputError, match=r"data\.root is missing"):
+            executor.wait()
+        start = time.monotonic()
+    assert time.monotonic() - start < 5 and len(pids) == 2
+    for pid in pids:
+        assert pid is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_worker_that_dies_in_its_sleep_costs_no_candidate(tmp_path: Path) -> None:
+    with Processes(Failing(tmp_path / "calls", how={1: "exits"}), 1) as executor:
+        executor.submit(job(tmp_path, 0))
+        assert executor.wait()[1].failure is None
+        process = executor.pool[0].process
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        executor.submit(job(tmp_path, 1))
+        assert executor.wait()[1].failure == "its process ended with status 3"
+        assert not executor.pool
+
+
+def test_processes_are_started_only_for_work(tmp_path: Path) -> None:
+    with Processes(Tabular(tmp_path / "calls"), 64) as executor:
+        assert isinstance(executor, Executor) and not executor.pool
+
+
+# The short training itself
+
+DIGITS = ProxyTraining(DataConfig(source="digits"), Recipe(epochs=2, batch_size=256, lr=0.05))
+
+
+def test_short_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    first = measure(DIGITS, job(tmp_path))
+    assert first.failure is None and first.epochs == 1 and 0 <= (first.accuracy or -1) <= 1
+    second = measure(DIGITS, job(tmp_path, epochs=2))
+    whole = measure(DIGITS, job(tmp_path / "whole", epochs=2))
+    assert (second.epochs, second.accuracy, second.loss) == (2, whole.accuracy, whole.loss)
+    assert [epoch["train_loss"] for epoch in second.curve] == [epoch["train_loss"] for epoch in whole.curve]
+    assert second.curve[0]["train_loss"] == first.curve[0]["train_loss"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "of another network"])
+def test_a_damaged_checkpoint_costs_its_epochs_and_a_warning(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = measure(DIGITS, job(tmp_path / "whole"))
+    checkpoint = tmp_path / "00000" / "checkpoint.pt"
+    checkpoint.parent.mkdir()
+    if damage == "of another network":
+        other = Architecture((STAGES[0], Stage.of("separable", 24, s=2), STAGES[2]), 8, 1)
+        measure(DIGITS, Job(0, other, 0, Rung(1), 0, checkpoint.parent))
+    else:
+        content = (tmp_path / "whole" / "00000" / "checkpoint.pt").read_bytes()
+        checkpoint.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
+    again = measure(DIGITS, job(tmp_path))
+    assert (again.failure, again.accuracy, again.loss) == (None, whole.accuracy, whole.loss)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"candidate 0 is trained from its start: {checkpoint}: ")
+
+
+def test_divergence_is_a_failure_with_a_reason(tmp_path: Path) -> None:
+    wild = ProxyTraining(DIGITS.data, Recipe(epochs=1, batch_size=256, lr=1e30))
+    measurement = measure(wild, job(tmp_path))
+    assert measurement.accuracy is None and (measurement.failure or "").startswith("diverged: the loss, in epoch 1")
+
+
+def test_what_the_user_got_wrong_in_the_data_is_said_to_the_user(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.root"):
+        measure(ProxyTraining(DataConfig(source="imagefolder", size=8), DIGITS.recipe), job(tmp_path))
+
+
+def test_a_worker_gets_the_recipe_and_not_the_images() -> None:
+    assert len(DIGITS.splits.train) > 1000
+    pickled = pickle.dumps(DIGITS)
+    assert len(pickled) < 10_000 and len(pickle.loads(pickled).splits.train) == len(DIGITS.splits.train)  # noqa: S301

@@ -1,0 +1,293 @@
+"""A real search on handwritten digits, then the full training: resumed to the same bits, its files, its network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+
+import nas
+from nas.architecture import Architecture
+from nas.config import StudyConfig
+from nas.costs import costs
+from nas.data import DataConfig
+from nas.data import load as load_data
+from nas.inputs import InputError
+from nas.retrain import Retrained, load, retrain
+from nas.run import Run
+from nas.study import Told, search
+from nas.training import Epoch, Normalisation, evaluate
+
+RECIPE = {"batch_size": 256, "lr": 0.05}
+STUDY: dict[str, Any] = {
+    "name": "digits",
+    "proxy": {"rungs": [1, 2], "recipe": RECIPE},
+    "budget": {"params": 1300},
+    "trials": 3,
+    "retrain": {"epochs": 3, "recipe": {**RECIPE, "ema": 0.9, "crop": 1}},
+}
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a finished search; tests copy what they change."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    folder = tmp_path_factory.mktemp("studied")
+    search(fakes.write_study(folder, fakes.SIX, **STUDY), folder / "run")
+    yield folder / "run"
+    optuna.logging.set_verbosity(before)
+
+
+@pytest.fixture(scope="module")
+def done(studied: Path) -> Retrained:
+    return retrain(Run.open(studied), "best", device="cpu")
+
+
+def copy(studied: Path, folder: Path) -> Run:
+    """The search alone, without what was retrained."""
+    shutil.copytree(studied, folder / "run", ignore=shutil.ignore_patterns("retrain"))
+    return Run.open(folder / "run")
+
+
+# The search
+
+
+def test_a_real_search_stopped_and_resumed_is_the_same(studied: Path, tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, fakes.SIX, **STUDY)
+
+    def stop(told: Told) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(file, tmp_path / "run", on_told=stop)
+    started: list[int] = []
+    run, reason = search(file, tmp_path / "run", on_start=lambda study: started.append(study.config.trials))
+    assert (reason, started) == (None, [3])
+    table, whole = run.trials(), Run.open(studied).trials()
+    timeless = ["number", "id", "outcome", "accuracy", "epochs"]
+    pd.testing.assert_frame_equal(table[timeless], whole[timeless])
+    assert set(whole["outcome"]) == {"trained"} and set(whole["epochs"]) == {2} and whole["accuracy"].gt(0.1).all()
+    curve = json.loads(whole["rungs"][0])[1]["curve"]
+    assert [epoch["validation_accuracy"] for epoch in curve][1] == whole["accuracy"][0]
+    assert run.config.device is None, "what the search picked is of this machine, and is not in the study"
+
+
+def test_overrides_and_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, studied: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(studied, tmp_path / "runs" / "digits")
+    run, reason = search(fakes.write_study(tmp_path, fakes.SIX, **STUDY), None, ["trials=2"])
+    assert run.folder == Path("runs/digits") and reason is None and len(run.trials()) == 3
+
+
+# What a full training leaves
+
+
+def test_result(done: Retrained, studied: Path) -> None:
+    assert sorted(file.name for file in done.folder.iterdir() if file.name != "train.lock") == [
+        "architecture.yaml",
+        "curve.csv",
+        "result.json",
+        "weights.safetensors",
+    ]
+    result = json.loads((done.folder / "result.json").read_text())
+    assert result == done.result
+    architecture = Architecture.load(done.folder / "architecture.yaml")
+    assert done.folder.name == f"{architecture.id}-epochs3-seed0" and result["id"] == architecture.id
+    best = Run.open(studied).front()["accuracy"].max()
+    assert Run.open(studied).trials().set_index("id").loc[architecture.id, "accuracy"] == best
+    assert {name: result[name] for name in ("params", "macs", "peak_memory_bytes")} == {
+        name: value for name, value in costs(architecture).items() if name != "flops"
+    }
+    splits = load_data(DataConfig(source="digits"))
+    assert (result["mean"], result["std"]) == (list(splits.mean), list(splits.std))
+    assert result["images"] == {"train": len(splits.train) + len(splits.validation), "test": len(splits.test)}
+    assert result["recipe"]["epochs"] == 3 and result["recipe"]["ema"] == 0.9 and result["seed"] == 0
+    assert result["data"]["trained_on"] == "train+validation" and result["data"]["source"] == "digits"
+    assert result["data"]["seed"] == 0 and result["classes"] == [str(digit) for digit in range(10)]
+    assert torch.__version__.startswith(result["versions"]["torch"]) and result["hardware"]["cores"] >= 1
+    curve = pd.read_csv(done.folder / "curve.csv")
+    assert list(curve["epoch"]) == [1, 2, 3] and result["wall_seconds"] == round(curve["seconds"].sum(), 1)
+    assert 0.1 < result["test_accuracy"] <= 1 and result["test_loss"] > 0
+    with safe_open(done.folder / "weights.safetensors", "pt") as weights:
+        assert weights.metadata() == {"architecture": architecture.id}
+
+
+def test_load_gives_the_network_that_was_tested(done: Retrained) -> None:
+    network = nas.load(done.folder)
+    assert not any(module.training for module in network.modules())
+    assert sum(parameter.numel() for parameter in network.parameters()) == done.result["params"]
+    test = load_data(DataConfig(source="digits")).test
+    mean, std = done.result["mean"][0], done.result["std"][0]
+    x = torch.from_numpy(((test.pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2).copy())
+    with torch.no_grad():
+        logits = network(x)
+        again = load(str(done.folder))(x)
+    assert torch.equal(logits, again)
+    assert (logits.argmax(1).numpy() == test.labels).mean() == pytest.approx(done.result["test_accuracy"], abs=0)
+    accuracy, loss = evaluate(network, test, normalisation=Normalisation((mean,), (std,)), resolution=8)
+    assert (accuracy, loss) == (done.result["test_accuracy"], done.result["test_loss"])
+
+
+def test_a_finished_training_is_not_trained_again(
+    done: Retrained, studied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.retrain.train", None)
+    (done.folder / "checkpoint.pt").write_bytes(b"a stop between result and this file's removal leaves it")
+    again = retrain(Run.open(studied), "best", device="cpu")
+    assert (again.folder, again.result) == (done.folder, done.result)
+    assert not (done.folder / "checkpoint.pt").exists()
+
+
+def test_another_seed_or_length_is_another_training(done: Retrained, studied: Path) -> None:
+    other = retrain(Run.open(studied), done.result["id"][:6], epochs=1, seed=1, device="cpu")
+    assert other.folder.name == f"{done.result['id']}-epochs1-seed1" and other.result["recipe"]["epochs"] == 1
+    assert other.result["seed"] == 1 and other.result["test_loss"] != done.result["test_loss"]
+
+
+class Stopped:
+    """Presses Ctrl-C behind an epoch."""
+
+    def __init__(self, behind: int) -> None:
+        self.behind = behind
+
+    def __call__(self, epoch: Epoch) -> None:
+        if epoch.epoch == self.behind:
+            raise KeyboardInterrupt
+
+
+def test_stopped_and_resumed_it_has_the_same_weights(done: Retrained, studied: Path, tmp_path: Path) -> None:
+    run = copy(studied, tmp_path)
+    for behind in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            retrain(run, "best", device="cpu", on_epoch=Stopped(behind))
+    seen: list[int] = []
+    again = retrain(run, "best", device="cpu", on_epoch=lambda epoch: seen.append(epoch.epoch))
+    assert seen == [3]
+    one, other = load(done.folder).state_dict(), load(again.folder).state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    timeless = ("test_accuracy", "test_loss", "recipe", "mean", "id")
+    assert [again.result[name] for name in timeless] == [done.result[name] for name in timeless]
+
+
+def test_stopped_before_the_result_the_test_set_is_read_again_and_nothing_trained(
+    done: Retrained, studied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy(studied, tmp_path)
+
+    def stop(path: Path, data: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.retrain.write_json", stop)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(run, "best", device="cpu")
+    seen: list[Epoch] = []
+    again = retrain(run, "best", device="cpu", on_epoch=seen.append)
+    assert not seen and again.result["test_loss"] == done.result["test_loss"]
+
+
+# What is refused
+
+
+def test_another_recipe_is_refused(done: Retrained, studied: Path, tmp_path: Path) -> None:
+    shutil.copytree(studied, tmp_path / "run")
+    config = Run.open(studied).config
+    for section, says in (
+        ({"epochs": 3, "recipe": {**RECIPE, "ema": 0.9, "crop": 1, "lr": 0.2}}, "recipe.lr 0.05, which is 0.2 in"),
+        ({**STUDY["retrain"], "data": "train"}, 'data.trained_on "train+validation", which is "train" in'),
+    ):
+        changed = StudyConfig.of(config.model_dump(mode="json") | {"retrain": section}, "study")
+        (tmp_path / "run" / "study.yaml").write_text(changed.to_yaml())
+        with pytest.raises(InputError, match=rf"was trained with {re.escape(says)} the study now; move"):
+            retrain(Run.open(tmp_path / "run"), "best", device="cpu")
+
+
+def test_one_training_at_a_time(done: Retrained, studied: Path) -> None:
+    with FileLock(done.folder / "train.lock"), pytest.raises(InputError, match="is being trained by another process"):
+        retrain(Run.open(studied), "best", device="cpu")
+
+
+def test_a_study_without_a_retrain_section_is_refused(studied: Path, tmp_path: Path) -> None:
+    run = copy(studied, tmp_path)
+    run.study_file.write_text(run.config.model_copy(update={"retrain": None}).to_yaml())
+    with pytest.raises(InputError, match="retrain is missing"):
+        retrain(Run.open(run.folder), "best")
+    assert not (run.folder / "retrain").exists()
+
+
+def test_divergence_is_one_line(studied: Path, tmp_path: Path) -> None:
+    run = copy(studied, tmp_path)
+    section = {"epochs": 1, "recipe": {"lr": 1e30}}
+    wild = StudyConfig.of(run.config.model_dump(mode="json") | {"retrain": section}, "study")
+    run.study_file.write_text(wild.to_yaml())
+    with pytest.raises(InputError, match=r"epochs1-seed0: the loss, in epoch 1 .* is not finite"):
+        retrain(Run.open(run.folder), "best", device="cpu")
+
+
+def truncated(folder: Path) -> None:
+    file = folder / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def foreign(folder: Path) -> None:
+    (folder / "weights.safetensors").write_bytes(b"\x80\x02" + bytes(100))
+
+
+def empty(folder: Path) -> None:
+    (folder / "weights.safetensors").write_bytes(b"")
+
+
+def missing(folder: Path) -> None:
+    (folder / "weights.safetensors").unlink()
+
+
+def of_another(folder: Path) -> None:
+    file = folder / "architecture.yaml"
+    file.write_text(file.read_text().replace("c: 10", "c: 11"))
+
+
+def no_architecture(folder: Path) -> None:
+    (folder / "architecture.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (truncated, r"weights\.safetensors: is damaged or no safetensors file: "),
+        (foreign, r"weights\.safetensors: is damaged or no safetensors file: "),
+        (empty, r"weights\.safetensors: is damaged or no safetensors file: "),
+        (missing, r"weights\.safetensors: cannot be read: No such file or directory$"),
+        (of_another, r"weights\.safetensors: does not fit architecture\.yaml: .*size mismatch"),
+        (no_architecture, r"architecture\.yaml: cannot be read: No such file or directory"),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_damaged_files_are_one_line(done: Retrained, tmp_path: Path, damage: Callable[[Path], None], says: str) -> None:
+    folder = tmp_path / "trained"
+    shutil.copytree(done.folder, folder)
+    damage(folder)
+    with pytest.raises(InputError, match=says) as error:
+        load(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"data": 3, "recipe": {}}', '{"test_accuracy'])
+def test_a_damaged_result_is_one_line(done: Retrained, studied: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(studied, tmp_path / "run")
+    result = tmp_path / "run" / "retrain" / done.folder.name / "result.json"
+    result.write_text(content)
+    with pytest.raises(InputError, match=r"result\.json: is damaged; delete it to train again"):
+        retrain(Run.open(tmp_path / "run"), "best", device="cpu")

@@ -1,0 +1,450 @@
+"""The search: what is proposed, told and trained; and that a stop at any moment changes nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from fakes import SIX, TOY, Failing, Tabular
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from nas.architecture import Architecture
+from nas.costs import costs
+from nas.evaluation import Job, Measurement
+from nas.inputs import InputError, parse_yaml
+from nas.run import Run
+from nas.samplers import SAMPLERS
+from nas.space import Space
+from nas.study import search
+from nas.study.drawing import DRAWS, Exhausted, draw
+from nas.study.study import FAILURES, PATIENCE
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes are killed here, not machines: what is written need not reach the disk."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def toy(text: str = TOY) -> Space:
+    return Space.from_dict(parse_yaml(text, "toy"), "toy", 1, 10)
+
+
+def outcomes(table: pd.DataFrame) -> dict[str, int]:
+    return table["outcome"].value_counts().to_dict()
+
+
+def one_of(outcome: str, run: Run) -> Any:
+    """The Optuna trial of the first proposal with an outcome."""
+    return next(trial for trial in run.all_trials() if trial.user_attrs.get("outcome") == outcome)
+
+
+# What is proposed
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_nothing_is_trained_twice_and_every_number_is_on_record(tmp_path: Path, sampler: str) -> None:
+    file = fakes.write_study(tmp_path, trials=15, budget={"params": 1500}, sampler={"name": sampler})
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    table = run.trials()
+    trained = table[table["outcome"] == "trained"]
+    assert len(trained) == 15 and trained["id"].is_unique
+    assert [line[1] for line in fakes.lines(tmp_path / "calls")] == list(trained["id"])
+    assert list(table["number"]) == list(range(len(table)))
+    assert (trained["params"] <= 1500).all() and (table.loc[table["outcome"] == "over budget", "params"] > 1500).all()
+    for row in trained.itertuples():
+        architecture = Architecture.from_json(row.architecture)
+        assert (architecture.id, row.params) == (row.id, costs(architecture)["params"])
+        assert row.accuracy == pytest.approx(fakes.accuracy(row.id) / 2, abs=0)
+    assert not list((tmp_path / "run" / "candidates").iterdir())
+
+
+def test_a_proposal_over_budget_is_told_with_its_violation_and_never_trained(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, budget={"params": 1200, "macs": "1M"})
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    trial = one_of("over budget", run)
+    params = trial.user_attrs["candidate"]["costs"]["params"]
+    assert trial.constraints["params"] == pytest.approx(params / 1200 - 1) and trial.constraints["params"] > 0
+    assert trial.constraints["macs"] < 0
+    assert trial.state == TrialState.COMPLETE and trial.values == [0.0, params]
+    assert trial.user_attrs["reason"] == f"params {params} > 1200"
+    assert str(trial.number) not in [line[0] for line in fakes.lines(tmp_path / "calls")]
+    assert all(value <= 0 for value in one_of("trained", run).constraints.values())
+
+
+def test_an_impossible_combination_is_told_with_its_reason_and_never_trained(tmp_path: Path) -> None:
+    run = fakes.search(fakes.write_study(tmp_path, trials=15), tmp_path / "run", Tabular(tmp_path / "calls"))
+    trial = one_of("impossible", run)
+    assert trial.state == TrialState.COMPLETE and "groups" in trial.user_attrs["reason"]
+    assert trial.constraints == {"possible": 1.0} and trial.values == [0.0, 0.0]
+    assert str(trial.number) not in [line[0] for line in fakes.lines(tmp_path / "calls")]
+
+
+def test_a_repeated_proposal_counts_like_the_first(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, SIX, trials=6)
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    trial = one_of("repeated", run)
+    twin = next(t for t in run.all_trials() if t.user_attrs["candidate"]["id"] == trial.user_attrs["candidate"]["id"])
+    assert twin.user_attrs["outcome"] == "trained" and trial.values == twin.values
+    assert trial.user_attrs["reason"] == f"the same network as {twin.number}"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_small_space_ends_with_a_message(tmp_path: Path, sampler: str) -> None:
+    file = fakes.write_study(tmp_path, SIX, trials=20, sampler={"name": sampler})
+    run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    reason = study.search()
+    assert reason == (
+        "stopped at 6 of 20 candidates: the 6 members of space six hold no new candidate within the budget: "
+        "it is exhausted"
+    )
+    assert len(fakes.lines(tmp_path / "calls")) == 6
+    before = len(run.all_trials())
+    run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    assert study.search() == reason
+    assert len(run.all_trials()) == before, "a search that is exhausted proposes nothing more"
+
+
+def test_a_sampler_that_finds_nothing_is_helped_after_a_bounded_number_of_proposals(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=2, budget={"params": 700}, sampler={"name": "random", "seed": 3})
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    numbers = list(run.trials().query("outcome == 'trained'")["number"])
+    assert len(numbers) == 2 and max(np.diff([-1, *numbers])) == PATIENCE + 1
+
+
+def test_draw_is_uniform_over_what_fits_and_is_new() -> None:
+    space, rng = toy(), random.Random(0)
+    fitting = [member for member in space.enumerate() if costs(member)["params"] <= 830]
+    seen = {fitting[0].id}
+    counts = {member.id: 0 for member in fitting[1:]}
+    for _ in range(60 * len(counts)):
+        counts[draw(space, {"params": 830}, rng, seen).id] += 1
+    assert len(counts) >= 4 and all(30 < count < 95 for count in counts.values()), counts
+
+
+def test_draw_says_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = toy()
+    nearest = min(space.enumerate(), key=lambda member: costs(member)["params"])
+    least = f"params 674, macs {costs(nearest)['macs']:,}"
+    with pytest.raises(InputError, match=rf"nothing fits: 0 of the 153 members of space toy; the nearest has {least}$"):
+        draw(space, {"params": 600, "macs": 10**9}, random.Random(0))
+    with pytest.raises(Exhausted, match="the 153 members of space toy hold no new candidate"):
+        draw(space, {}, random.Random(0), {member.id for member in space.enumerate()})
+    monkeypatch.setattr("nas.study.drawing.DRAWS", 100)
+    with pytest.raises(InputError, match="nothing fits: 0 of 100 members drawn of space toy; the nearest has params "):
+        draw(space, {"params": 600}, random.Random(0))
+    assert DRAWS == 10_000
+
+
+def test_nothing_is_written_when_nothing_fits(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, budget={"params": 600})
+    with pytest.raises(InputError, match=r"budget \(params 600\): nothing fits: 0 of the 153"):
+        search(file, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Published architectures first
+
+
+def test_enqueued_architectures_come_first_and_once(tmp_path: Path) -> None:
+    members = sorted(toy().enumerate(), key=lambda member: costs(member)["params"])
+    small, large = members[10], members[-1]
+    file = fakes.write_study(tmp_path, budget={"params": 2000}, trials=3)
+    run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls", stop_after=0))
+    with pytest.raises(KeyboardInterrupt):
+        study.search([small, large, small])
+    run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    study.search([small, large, members[20]])
+    table = run.trials()
+    assert list(table["id"][:3]) == [small.id, large.id, members[20].id]
+    assert list(table["outcome"][:3]) == ["trained", "over budget", "trained"]
+    assert (table["id"] == small.id).sum() == 1 and outcomes(table)["trained"] == 3
+
+
+def test_enqueue_names_the_file_that_is_not_in_the_space(tmp_path: Path) -> None:
+    member = next(toy().enumerate())
+    (tmp_path / "in.yaml").write_text(member.to_yaml())
+    (tmp_path / "out.yaml").write_text(member.to_yaml().replace("resolution: 8", "resolution: 16"))
+    file = fakes.write_study(tmp_path, enqueue=["in.yaml", "out.yaml"])
+    with pytest.raises(InputError, match=r"out.yaml: resolution is 16"):
+        search(file, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Failures
+
+REASONS = {
+    "raises": "RuntimeError: boom",
+    "memory": "out of memory:",
+    "says": "would not",
+    "nan": "diverged: its accuracy is nan",
+}
+
+
+def test_a_failure_costs_one_candidate_and_says_why(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, SIX, trials=20, sampler={"name": "random", "seed": 8})
+    how = dict(enumerate(REASONS))
+    run, study = fakes.open_study(file, tmp_path / "run", Failing(tmp_path / "calls", how=how))
+    study.search()
+    table = run.trials().set_index("number")
+    assert table.loc[list(how), "reason"].to_dict() == dict(enumerate(REASONS.values()))
+    assert set(table.loc[list(how), "outcome"]) == {"failed"} and table.loc[list(how), "accuracy"].isna().all()
+    assert outcomes(table)["trained"] == 2, "six members, four of them failed"
+    assert "in evaluate\n" in (run.candidate_folder(0) / "error.txt").read_text()
+    assert [folder.name for folder in (run.folder / "candidates").iterdir()] == ["00000"]
+
+
+def test_a_study_whose_first_candidates_all_fail_stops_and_goes_on_when_the_fault_is_mended(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=4)
+    broken = Failing(tmp_path / "calls", how={-1: "raises"})
+    with pytest.raises(InputError, match=f"the first {FAILURES} candidates all failed, the last: RuntimeError: boom"):
+        fakes.search(file, tmp_path / "run", broken)
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    table = run.trials()
+    assert (outcomes(table)["failed"], outcomes(table)["trained"]) == (FAILURES, 4)
+    failed = set(table.loc[table["outcome"] == "failed", "id"])
+    assert failed.isdisjoint(line[1] for line in fakes.lines(tmp_path / "calls"))
+
+
+def test_a_study_stops_when_candidate_after_candidate_fails(tmp_path: Path) -> None:
+    first = 0
+    file = fakes.write_study(tmp_path, trials=100)
+    run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls", stop_after=2))
+    with pytest.raises(KeyboardInterrupt):
+        study.search()
+    first = outcomes(run.trials())["trained"]
+    with pytest.raises(InputError, match=f"the last {4 * FAILURES} candidates all failed"):
+        fakes.search(file, tmp_path / "run", Failing(tmp_path / "calls", how={-1: "says"}))
+    assert first == 2 and outcomes(run.trials())["failed"] == 4 * FAILURES
+
+
+class Full(Tabular):
+    def evaluate(self, job: Job) -> Measurement:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_stops_the_study_and_costs_no_candidate(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path)
+    run, study = fakes.open_study(file, tmp_path / "run", Full(tmp_path / "calls"))
+    with pytest.raises(OSError, match="No space left"):
+        study.search()
+    assert "failed" not in outcomes(run.trials())
+
+
+class Numpy(Tabular):
+    def evaluate(self, job: Job) -> Measurement:
+        return Measurement(accuracy=np.float32(0.5), loss=np.float32(1), epochs=1)  # type: ignore[arg-type]
+
+
+def test_what_is_recorded_is_plain(tmp_path: Path) -> None:
+    run = fakes.search(fakes.write_study(tmp_path, trials=1), tmp_path / "run", Numpy(tmp_path / "calls"))
+    assert run.trials()["accuracy"].dropna().tolist() == [0.5]
+
+
+# A stop changes nothing
+
+
+def same(table: pd.DataFrame) -> pd.DataFrame:
+    """What a stop must not change: all but the rows of proposals that it cut off, and with them the numbers."""
+    formed = table[table["outcome"] != "interrupted"]
+    reasons = formed["reason"].str.replace(r"(the same network as) \d+", r"\1 it", regex=True)
+    return formed.assign(reason=reasons).drop(columns="number").reset_index(drop=True)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [{"name": "random"}, {"name": "tpe", "startup": 4}, {"name": "nsga2", "population": 4}],
+    ids=lambda sampler: sampler["name"],
+)
+def test_stopped_between_epochs_a_search_ends_with_the_same_table(tmp_path: Path, sampler: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"proxy": {"rungs": [1, 2, 3]}, "budget": {"params": 1500}, "sampler": sampler}
+    file = fakes.write_study(tmp_path, trials=14, **settings)
+    whole = fakes.search(file, tmp_path / "whole", Tabular(tmp_path / "whole_calls"))
+    stops = [0, 1, 2, 7, 3, 10, 1]
+    for after in stops:
+        with pytest.raises(KeyboardInterrupt):
+            fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls", stop_after=after))
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    pd.testing.assert_frame_equal(run.trials(), whole.trials())
+    assert [line[:3] for line in fakes.lines(tmp_path / "calls")] == [
+        line[:3] for line in fakes.lines(tmp_path / "whole_calls")
+    ]
+    assert set(fakes.epochs(tmp_path / "calls").values()) == {1} and len(fakes.lines(tmp_path / "calls")) == 14 * 3
+    rungs = [trial.user_attrs["rungs"] for trial in run.all_trials() if trial.user_attrs["outcome"] == "trained"]
+    assert [[rung["epochs"] for rung in of] for of in rungs] == [[1, 2, 3]] * 14
+
+
+class Power(BaseException):
+    """Is cut."""
+
+
+def test_stopped_at_any_write_of_the_record_a_search_ends_with_the_same_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut behind a random write, as by SIGKILL; the next search behind another, and so on until one gets to the end."""
+    members = sorted(toy().enumerate(), key=lambda member: costs(member)["params"])
+    first = [members[-1], members[10]]
+    sampler = {"name": "nsga2", "population": 2, "seed": 1}
+    file = fakes.write_study(
+        tmp_path, trials=5, proxy={"rungs": [1, 2]}, budget={"params": 1100}, sampler=sampler, enqueue=[]
+    )
+    monkeypatch.setattr("nas.study.study.PATIENCE", 4)
+    append, left = JournalFileBackend.append_logs, [-1]
+
+    def cut(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        append(self, logs)
+        left[0] -= 1
+        if left[0] == 0:
+            raise Power
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", cut)
+    whole, study = fakes.open_study(file, tmp_path / "whole", Tabular(tmp_path / "whole_calls"))
+    study.search(first)
+    all_that_can_happen = {"trained", "over budget", "impossible", "repeated"}
+    assert outcomes(whole.trials()).keys() == all_that_can_happen, "or the test leaves something out"
+    drawn = [trial for trial in whole.all_trials()[2:] if "fixed_params" in trial.system_attrs]
+    assert drawn, "or the test leaves something out"
+
+    interrupted = 0
+    for seed in range(8):
+        rng, folder, calls = random.Random(seed), tmp_path / str(seed), tmp_path / f"calls{seed}"
+        while True:
+            left[0] = rng.randrange(2, 40)
+            try:
+                run, study = fakes.open_study(file, folder, Tabular(calls))
+                study.search(first)
+            except Power:
+                continue
+            left[0] = -1
+            break
+        pd.testing.assert_frame_equal(same(run.trials()), same(whole.trials()))
+        assert all(trial.state.is_finished() for trial in run.all_trials())
+        assert set(fakes.epochs(calls).values()) == {1} and not list((folder / "candidates").iterdir())
+        interrupted += outcomes(run.trials()).get("interrupted", 0)
+    assert interrupted > 5, "or proposals were not cut off"
+
+
+def wait_for(what: str, true: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.02)
+
+
+def start(file: Path, folder: Path, calls: Path, seconds: float) -> subprocess.Popen[str]:
+    """A search in a process group of its own."""
+    command = [sys.executable, fakes.__file__, file, folder, calls, str(seconds)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (its status is not that of one that only waits to be read)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_and_started_again_a_search_loses_nothing(tmp_path: Path, workers: int) -> None:
+    calls, folder = tmp_path / "calls", tmp_path / "run"
+    file = fakes.write_study(tmp_path, trials=8, workers=workers, proxy={"rungs": [2, 4]})
+    driver = start(file, folder, calls, 0.05)
+    wait_for("11 epochs", lambda: len(fakes.lines(calls)) >= 11)
+    pids = children(driver)
+    assert len(pids) == (0 if workers == 1 else 2)
+    with pytest.raises(InputError, match="is being searched by another process"):
+        fakes.search(file, folder, Tabular(calls))
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    wait_for("the end of the workers", lambda: not any(alive(pid) for pid in pids), 10)
+    cut = len(fakes.lines(calls))
+
+    started = time.monotonic()
+    (folder / "journal.log.lock").touch()
+    file.write_text(file.read_text().replace("workers: 2", "workers: 1"))
+    run = fakes.search(file, folder, Tabular(calls))
+    assert time.monotonic() - started < 20, "waited for the lock that the killed search left"
+    table, trials = run.trials(), run.all_trials()
+    assert outcomes(table)["trained"] == 8 and all(trial.state.is_finished() for trial in trials)
+    counts = fakes.epochs(calls)
+    assert len({name for name, _ in counts}) == 8 and len(counts) == 8 * 4
+    again = [key for key, count in counts.items() if count > 1]
+    assert len(again) <= workers and max(counts.values()) <= 2, "but for the epochs in training when it was killed"
+    assert {line[1] for line in fakes.lines(calls)[:cut]} <= set(table.loc[table["outcome"] == "trained", "id"])
+    if workers == 1:
+        whole = fakes.search(file, tmp_path / "whole", Tabular(tmp_path / "whole_calls"))
+        times = ["seconds", "rungs"]
+        pd.testing.assert_frame_equal(same(table).drop(columns=times), same(whole.trials()).drop(columns=times))
+
+
+@needs_proc
+def test_ctrl_c_ends_a_search_and_its_workers_without_a_word(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=8, workers=2)
+    driver = start(file, tmp_path / "run", tmp_path / "calls", 30)
+    wait_for("two workers", lambda: len(children(driver)) == 2)
+    pids = children(driver)
+    os.killpg(driver.pid, signal.SIGINT)  # while they still import: before they can ignore it
+    assert driver.communicate(timeout=60)[1] == "" and driver.returncode == 130
+    wait_for("the end of the workers", lambda: not any(alive(pid) for pid in pids), 10)
+    assert outcomes(Run.open(tmp_path / "run").trials())["running"] == 2
+
+
+# Storages
+
+
+def test_another_storage_holds_the_record(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/all.db"
+    file = fakes.write_study(tmp_path, trials=5, storage=url, budget={"params": 1500})
+    with pytest.raises(KeyboardInterrupt):
+        fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls", stop_after=3))
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    assert outcomes(run.trials())["trained"] == 5 and not (tmp_path / "run" / "journal.log").exists()
+    assert set(fakes.epochs(tmp_path / "calls").values()) == {1}
+    study = optuna.load_study(study_name="toy", storage=url)
+    assert len(study.trials) == len(run.trials()) and study.best_trials
+
+    other = fakes.write_study(tmp_path / "other", trials=5, storage=url, budget={"params": 1000})
+    with pytest.raises(InputError, match=r"other.run: storage 'sqlite:.*' holds another study named toy; choose"):
+        fakes.search(other, tmp_path / "other" / "run", Tabular(tmp_path / "calls"))
+    assert len(study.get_trials()) == len(run.trials())
+
+
+def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path)
+    run = Run.create(tmp_path / "run", fakes_config(file, storage="sqlite:////nowhere/x.db"))
+    with pytest.raises(InputError, match=r"study toy: storage 'sqlite:////nowhere/x\.db': ") as error:
+        run.open_storage()
+    assert "\n" not in str(error.value)
+
+
+def fakes_config(file: Path, **changes: Any) -> Any:
+    from nas.config import StudyConfig
+
+    return StudyConfig.load(file).model_copy(update=changes)
