@@ -25,7 +25,8 @@ from nas.training import Diverged, Epoch, Normalisation, Recipe, train
 logger = logging.getLogger("nas")
 ERROR_FILE = "error.txt"
 """In a job's folder: the traceback of what its evaluation raised."""
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""The disk is full or cannot be written: no candidate's fault."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def measure(evaluator: Evaluator, job: Job) -> Measurement:
     except (MemoryError, torch.OutOfMemoryError) as error:
         failure = f"out of memory: {error}"
     except Exception as error:  # whatever it is, it costs this candidate and is on record
-        if isinstance(error, OSError) and error.errno in _DISK:
+        if isinstance(error, OSError) and error.errno in DISK:
             raise
         write_text(job.folder / ERROR_FILE, traceback.format_exc())
         failure = f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Evaluators that do not train, small spaces, and a search to kill (`python fakes.py STUDY RUN TRIALS EVALUATOR`)."""
+"""Evaluators that do not train, small spaces, and a search to kill (`python fakes.py STUDY RUN CALLS STALL_AFTER`)."""
 
 from __future__ import annotations
 
@@ -56,13 +56,14 @@ def accuracy(name: str) -> float:
 class Tabular(Evaluator):
     """Pretends to train: an epoch takes `seconds`, then is a line in `calls` and in the job's checkpoint.
 
-    A line is: number, id, epoch, process, threads. With `stop_after`, Ctrl-C is pressed in front of that many epochs
-    (of this object) more.
+    A line is: number, id, epoch, process, threads. Ctrl-C is pressed when this object has trained `stop_after` epochs.
+    Where there are `stall_after` lines, the next takes a minute.
     """
 
     calls: Path
     seconds: float = 0.0
     stop_after: int | None = None
+    stall_after: int | None = None
     done: list[str] = field(default_factory=list)
 
     def evaluate(self, job: Job) -> Measurement:
@@ -71,7 +72,8 @@ class Tabular(Evaluator):
         for epoch in range(trained + 1, job.rung.epochs + 1):
             if len(self.done) == self.stop_after:
                 raise KeyboardInterrupt
-            time.sleep(self.seconds)
+            stalls = self.stall_after is not None and len(lines(self.calls)) >= self.stall_after
+            time.sleep(60 if stalls else self.seconds)
             with open(self.calls, "a", encoding="utf-8") as file:
                 file.write(f"{job.number} {job.architecture.id} {epoch} {os.getpid()} {torch.get_num_threads()}\n")
             self.done.append(job.architecture.id)
@@ -163,6 +165,6 @@ if __name__ == "__main__":
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sys.modules["fakes"] = sys.modules["__main__"]
     try:
-        search(Path(sys.argv[1]), Path(sys.argv[2]), Tabular(Path(sys.argv[3]), float(sys.argv[4])))
+        search(Path(sys.argv[1]), Path(sys.argv[2]), Tabular(Path(sys.argv[3]), stall_after=int(sys.argv[4])))
     except KeyboardInterrupt:
         sys.exit(130)

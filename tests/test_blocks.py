@@ -31,29 +31,35 @@ SPACES = Path(__file__).parents[1] / "search_spaces"
 # Legal and illegal values of every option that a block may have. A new option needs its line here.
 LEGAL: dict[str, list[Any]] = {
     "activation": list(ACTIVATIONS),
+    "bias": [True, False],
     "cap": [1, 8, 64],
     "dense": [True, False],
     "dropout": [0, 0.5],
+    "expand": [True, False],
     "groups": [1, 2, 4],
     "k": [1, 3, 5, 7],
     "linear": [True, False],
     "norm": ["pair", "each"],
     "ratio": [1, 2, 4],
     "reduction": [1, 4, 10**6],
+    "shortcut": ["bottleneck", "expansion", "none", "projection"],
     "shuffle": [True, False],
     "t": [1, 1.5, 2, 6],
 }
 ILLEGAL: dict[str, list[Any]] = {
     "activation": ["gelu", None, 3],
+    "bias": [0, "conv"],
     "cap": [0, 1.5, 100_001],
     "dense": [1, "true"],
     "dropout": [-0.1, 1, "half"],
+    "expand": [1, "always"],
     "groups": [0, -1, 1.5, True],
     "k": [2, 0, -3, 101, 3.0, "3"],
     "linear": [0, "no"],
     "norm": ["both", True],
     "ratio": [0, 2.5],
     "reduction": [0, "4"],
+    "shortcut": [True, False, "identity"],
     "shuffle": [None, 1],
     "t": [0, -1, 101, math.inf, math.nan, "6", True],
 }
@@ -132,7 +138,9 @@ def test_a_block_keeps_the_contract(block: str, option: str | None, value: Any) 
         assert x.grad is not None and x.grad.any()
         for name, parameter in module.named_parameters():
             assert parameter.grad is not None, name
-            assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+            # What a bias adds, the normalisation behind it takes away.
+            idle = bool(options.get("bias")) and name.endswith("bias") and parameter.grad.abs().max() < 1e-3
+            assert parameter.grad.isfinite().all() and (idle or parameter.grad.any()), name
         module.eval()
         with torch.no_grad():
             assert torch.equal(module(x), module(x))
@@ -307,6 +315,37 @@ def test_the_shortcut_is_only_at_stride_1_and_equal_channels(
         if block == "cse":
             plain = plain.reshape(2, o, -1, *plain.shape[2:]).mean(2)
         assert torch.allclose(module(x), x + plain if shortcut and stride == 1 else plain, atol=1e-6)
+
+
+def test_where_a_bottleneck_has_its_shortcut() -> None:
+    x = torch.randn(2, 8, 6, 6)
+
+    def bottleneck(o: int, stride: int, shortcut: str, t: int = 2) -> Bottleneck:
+        module = stir(make("bottleneck", 8, o, stride, 6, {"t": t, "shortcut": shortcut})).eval()
+        assert isinstance(module, Bottleneck)
+        return module
+
+    for o, stride in [(8, 1), (16, 1), (8, 2)]:
+        none = bottleneck(o, stride, "none")
+        assert torch.equal(none(x), none.layers(x))
+        projected = bottleneck(o, stride, "projection")
+        assert (projected.shortcut is None) == (stride == 2)
+        if projected.shortcut is not None:
+            assert sum(p.numel() for p in projected.shortcut.parameters()) == (8 * 16 + 32) * (o == 16)
+            assert torch.equal(projected(x), projected.shortcut(x) + projected.layers(x))
+        expansion = bottleneck(o, stride, "expansion")
+        expand, depthwise, project = expansion.layers[:3], expansion.layers[3], expansion.layers[4:]
+        if stride == 1:
+            y = expand(x)
+            assert torch.equal(expansion(x), project(y + nn.Sequential(*depthwise)(y)))
+        else:
+            assert torch.equal(expansion(x), expansion.layers(x)) and isinstance(depthwise, nn.Conv2d)
+
+
+def test_a_bottleneck_expands_at_t_1_if_asked_and_no_space_asks_elsewhere() -> None:
+    counts = [len(make("bottleneck", 8, 8, 1, 6, {"t": 1, "expand": expand}).layers) for expand in (False, True)]
+    assert counts == [5, 8]
+    assert Bottleneck.used("expand", {"t": 1}) and not Bottleneck.used("expand", {"t": 2})
 
 
 def test_the_projection_of_a_bottleneck_is_linear_if_wanted() -> None:

@@ -85,6 +85,20 @@ def test_a_real_search_stopped_and_resumed_is_the_same(studied: Path, tmp_path: 
     assert run.config.device is None, "what the search picked is of this machine, and is not in the study"
 
 
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = fakes.write_study(tmp_path, fakes.SIX, **STUDY)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.evaluation.train", full)
+        with pytest.raises(InputError, match=r"run: cannot go on: \[Errno 28\] No space left .*; nothing is lost"):
+            search(file, tmp_path / "run")
+    run, reason = search(file, tmp_path / "run")
+    assert reason is None and set(run.trials()["outcome"]) == {"trained"}
+
+
 def test_overrides_and_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, studied: Path) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(studied, tmp_path / "runs" / "digits")

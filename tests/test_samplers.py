@@ -150,6 +150,25 @@ def test_children_inherit_choices_that_exist_only_under_others() -> None:
     assert drawn > 100 and kept / drawn > 0.8, "one in seven is mutated; drawn anew, less than half would be kept"
 
 
+def test_parents_within_the_budget_are_preferred_to_better_ones_over_it() -> None:
+    """Of two parents the one within wins three of four tournaments."""
+    space = toy()
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    rest = {"stages[0]": 1, "stages[0][1].c": 8, "stages[0][1].n": 1, "stages[1].c": 16}
+    for stem in (8, 16):
+        study.enqueue_trial({"stem.c": stem, **rest})
+    stems = []
+    for number in range(80):
+        study.sampler = make_sampler("nsga2", {"population": 2}, 0, number, space)
+        trial = study.ask()
+        space.suggest(trial)
+        # The 8 is within the budget, the 16 better but over it, all the others worse than both.
+        trial.set_constraint("params", {0: -1.0, 1: 1.0}.get(number, 2.0))
+        study.tell(trial, {0: [0.5, 100.0], 1: [0.9, 50.0]}.get(number, [0.0, 200.0]))
+        stems.append(trial.params["stem.c"])
+    assert stems[2:].count(8) > 1.5 * stems[2:].count(16), stems
+
+
 def test_some_proposals_are_those_of_always() -> None:
     """Golden: seed 0, the toy space. They change with Optuna, or with a change of ours that users must be told of."""
     found = {}

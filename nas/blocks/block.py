@@ -56,10 +56,12 @@ def activate(name: str) -> nn.Module:
     return ACTIVATIONS[name](inplace=True)
 
 
-def conv(in_channels: int, out_channels: int, k: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """k x k convolution padded by k // 2, without bias, and its batch normalisation."""
+def conv(
+    in_channels: int, out_channels: int, k: int = 1, stride: int = 1, groups: int = 1, bias: bool = False
+) -> list[nn.Module]:
+    """k x k convolution padded by k // 2 and its batch normalisation, which makes a bias superfluous."""
     return [
-        nn.Conv2d(in_channels, out_channels, k, stride, k // 2, groups=groups, bias=False),
+        nn.Conv2d(in_channels, out_channels, k, stride, k // 2, groups=groups, bias=bias),
         nn.BatchNorm2d(out_channels),
     ]
 

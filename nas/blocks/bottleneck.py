@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -20,12 +21,21 @@ from nas.blocks.block import (
 )
 
 
+class _Residual(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 class Bottleneck(Block):
     """Expand 1x1 to t * in_channels, depthwise k x k, project 1x1; shortcut at stride 1 and equal channels.
 
-    At t = 1 there is no expansion, as in the paper's first row. `linear` (the paper's linear bottleneck) leaves the
-    projection without activation. `groups` cuts both 1x1 convolutions into groups; `shuffle` then mixes the groups
-    in front of the depthwise convolution (ShuffleNet v1, figure 2b).
+    At t = 1 there is no expansion, as in the paper's first row, unless `expand` asks for it. `linear` (the paper's
+    linear bottleneck) leaves the projection without activation. `groups` cuts both 1x1 convolutions into groups;
+    `shuffle` then mixes the groups in front of the depthwise convolution (ShuffleNet v1, figure 2b).
+    `shortcut` says what is added at stride 1 (section 6.4, figure 6b): "bottleneck" the input to the output;
+    "expansion" the expanded tensor to itself, around the depthwise convolution; "none" nothing; "projection" is
+    "bottleneck" with a 1x1 convolution where the channels differ (kuangliu's pytorch-cifar). `bias` gives every
+    convolution one.
     """
 
     def __init__(
@@ -41,25 +51,38 @@ class Bottleneck(Block):
         shuffle: bool = True,
         activation: Activation = "relu6",
         linear: bool = True,
+        expand: bool = False,
+        shortcut: Literal["bottleneck", "expansion", "none", "projection"] = "bottleneck",
+        bias: bool = False,
     ) -> None:
         super().__init__(in_channels, out_channels, stride, resolution)
         hidden = expanded(in_channels, t)
         layers: list[nn.Module] = []
-        if hidden != in_channels:
-            layers += [*conv(in_channels, hidden, groups=groups), activate(activation)]
+        if t != 1 or expand:
+            layers += [*conv(in_channels, hidden, groups=groups, bias=bias), activate(activation)]
         if groups > 1 and shuffle:
             layers.append(ChannelShuffle(groups))
-        layers += [*conv(hidden, hidden, k, stride, groups=hidden), activate(activation)]
-        layers += conv(hidden, out_channels, groups=groups)
+        depthwise = [*conv(hidden, hidden, k, stride, groups=hidden, bias=bias), activate(activation)]
+        layers += [_Residual(*depthwise)] if shortcut == "expansion" and stride == 1 else depthwise
+        layers += conv(hidden, out_channels, groups=groups, bias=bias)
         if not linear:
             layers.append(activate(activation))
         self.layers = nn.Sequential(*layers)
-        self.shortcut = stride == 1 and in_channels == out_channels
+        self.shortcut: nn.Module | None = None
+        if stride == 1 and shortcut in {"bottleneck", "projection"}:
+            if in_channels == out_channels:
+                self.shortcut = nn.Identity()
+            elif shortcut == "projection":
+                self.shortcut = nn.Sequential(*conv(in_channels, out_channels, bias=bias))
 
     @classmethod
     def check(cls, in_channels: int, out_channels: int, stride: int, resolution: int, **options: Any) -> None:
         hidden = expanded(in_channels, options["t"])
         divides(options["groups"], input_channels=in_channels, expanded_channels=hidden, output_channels=out_channels)
 
+    @classmethod
+    def used(cls, option: str, chosen: Mapping[str, Any]) -> bool:
+        return chosen["t"] == 1 if option == "expand" else super().used(option, chosen)
+
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.shortcut else self.layers(x)
+        return self.layers(x) if self.shortcut is None else self.shortcut(x) + self.layers(x)

@@ -10,7 +10,7 @@ from nas.blocks.block import Activation, Block, Groups, Kernel, activate, conv, 
 
 
 class Conv(Block):
-    """k x k convolution, batch normalisation, activation."""
+    """k x k convolution (with `bias`, if it must be), batch normalisation, activation."""
 
     def __init__(
         self,
@@ -22,9 +22,10 @@ class Conv(Block):
         k: Kernel = 3,
         groups: Groups = 1,
         activation: Activation = "relu6",
+        bias: bool = False,
     ) -> None:
         super().__init__(in_channels, out_channels, stride, resolution)
-        self.layers = nn.Sequential(*conv(in_channels, out_channels, k, stride, groups), activate(activation))
+        self.layers = nn.Sequential(*conv(in_channels, out_channels, k, stride, groups, bias), activate(activation))
 
     @classmethod
     def check(cls, in_channels: int, out_channels: int, stride: int, resolution: int, **options: Any) -> None:

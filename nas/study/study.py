@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from nas.architecture import Architecture
 from nas.config import StudyConfig
 from nas.costs import costs
-from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining
+from nas.evaluation import DISK, Evaluator, Job, Measurement, ProxyTraining
 from nas.executors import EXECUTORS, Executor
 from nas.inputs import InputError, read_yaml
 from nas.run import Run
@@ -60,6 +60,8 @@ def search(
             on_start(study)
             return run, study.search(first)
     except (OSError, StorageInternalError) as error:
+        if isinstance(error, OSError) and error.errno not in DISK:
+            raise
         raise InputError(f"{run.folder}: cannot go on: {error}; nothing is lost, run it again then") from error
 
 
@@ -130,21 +132,22 @@ class Study:
         """Several runs may share a storage, but not a name in it."""
         if self.config.storage is None:
             return
-        space = json.loads(json.dumps(read_yaml(self.run.space_file)))
-        ours = {"study": self.config.fixed(), "space": space}
-        if self.study.user_attrs.setdefault("claim", ours) != ours:
+        study, space = self.config.fixed(), json.loads(json.dumps(read_yaml(self.run.space_file)))
+        claim = self.study.user_attrs.get("claim", {"study": study, "space": space})
+        # A key that a later version has and the claim has not yet is no difference.
+        if claim["space"] != space or any(claim["study"].get(key, value) != value for key, value in study.items()):
             raise InputError(
                 f"{self.run.folder}: storage {self.config.storage!r} holds another study named {self.config.name}; "
                 "choose another name or storage"
             )
-        self.study.set_user_attr("claim", ours)
+        self.study.set_user_attr("claim", claim)
 
     def _take_up(self, first: Iterable[Architecture]) -> None:
         """Reads the record, ends what a stopped driver left unended, notes its jobs, and what of `first` is new."""
         seen, queue = set(), []
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == TrialState.WAITING:
-                queue.append(trial.system_attrs["fixed_params"])
+                queue.append(trial.system_attrs.get("fixed_params", {}))
                 continue
             told = told_of(trial)
             if not told.outcome and not told.id:
@@ -180,11 +183,10 @@ class Study:
 
     def _propose(self) -> Job | None:
         """The next candidate to train, everything else told on the way; None if there is none, see `exhausted`."""
-        while True:
-            drawn = False
+        while self.misses < 100 * PATIENCE:
             if not self.queued and self.first:
                 self._enqueue(self.first.pop(0))
-            elif drawn := not self.queued and self.misses >= PATIENCE:
+            elif not self.queued and self.misses >= PATIENCE:
                 try:
                     self._enqueue(self._draw())
                 except Exhausted as reason:
@@ -192,7 +194,7 @@ class Study:
                     return None
             if job := self._ask():
                 return job
-            assert not drawn, "a candidate that was drawn unseen and within the budget was refused"
+        raise AssertionError("candidates that were drawn unseen and within the budget were refused")
 
     def _draw(self) -> Architecture:
         busy = {candidate.architecture.id for candidate in self.pending.values()}
