@@ -58,9 +58,13 @@ class RungConfig(Config):
 
 
 class ProxyConfig(Config):
-    """The short training: rungs (epochs, or epochs and share of the training set) in rising order, and the recipe."""
+    """The short training: rungs (epochs, or epochs and share of the training set) in rising order, and the recipe.
+
+    `seeds`: a candidate is trained so many times, from seeds of its own, and scored by the mean.
+    """
 
     rungs: Annotated[list[RungConfig], Field(min_length=1)]
+    seeds: Annotated[int, Ge(1), Le(100)] = 1
     recipe: dict[str, Any] = {}
 
     def ladder(self) -> tuple[Rung, ...]:
@@ -178,6 +182,7 @@ class StudyConfig(Config):
             **study,
             **{f"data.{name}": value for name, value in data.items()},
             "proxy.rungs": rungs,
+            "proxy.seeds": self.proxy.seeds,
             **{f"proxy.recipe.{name}": value for name, value in recipe.items()},
         }
 

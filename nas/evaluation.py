@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import statistics
 import time
 import traceback
 from abc import ABC, abstractmethod
@@ -53,12 +54,14 @@ class Job:
 class Measurement:
     """What came of a job. Either `accuracy` (fraction, validation split) or `failure` (why there is none, one line).
 
-    `epochs` are all that the candidate has been trained for; `seconds` are this job's wall time; `curve` is of plain
-    values. All of it goes into the record, as JSON.
+    `accuracy` and `loss` are means where the candidate was trained from several seeds, `accuracy_std` is then the
+    sample standard deviation. `epochs` are all that it has been trained for; `seconds` are this job's wall time;
+    `curve` is of plain values, an epoch of a seed each. All of it goes into the record, as JSON.
     """
 
     accuracy: float | None = None
     loss: float | None = None
+    accuracy_std: float | None = None
     epochs: int = 0
     seconds: float = 0.0
     failure: str | None = None
@@ -106,11 +109,15 @@ def _checked(measurement: Measurement) -> Measurement:
 
 @dataclass(frozen=True)
 class ProxyTraining(Evaluator):
-    """Short training, scored on the validation split. Candidates of a study share the recipe and the seed's data."""
+    """Short training, scored on the validation split. Candidates of a study share the recipe and the images.
+
+    Each is trained from `seeds` seeds, the job's and those that follow it, for weights, order and augmentation.
+    """
 
     data: DataConfig
     recipe: Recipe
     device: str = "cpu"
+    seeds: int = 1
 
     @cached_property
     def splits(self) -> Splits:
@@ -121,35 +128,41 @@ class ProxyTraining(Evaluator):
         return {name: value for name, value in self.__dict__.items() if name != "splits"}
 
     def evaluate(self, job: Job) -> Measurement:
-        """Trains on from the job's checkpoint; one that cannot be used costs a warning and the epochs in it."""
+        """Trains on from the job's checkpoints; one that cannot be used costs a warning and the epochs in it."""
         start = time.perf_counter()
-        checkpoint = job.folder / "checkpoint.pt"
+        curves = {job.seed + index: self._resumed(job, index) for index in range(self.seeds)}
+        last = [curve[-1] for curve in curves.values()]
+        losses = [epoch.validation_loss for epoch in last if epoch.validation_loss is not None]
+        accuracies = [epoch.validation_accuracy for epoch in last if epoch.validation_accuracy is not None]
+        return Measurement(
+            accuracy=statistics.fmean(accuracies),
+            loss=statistics.fmean(losses),
+            accuracy_std=statistics.stdev(accuracies) if self.seeds > 1 else None,
+            epochs=last[0].epoch,
+            seconds=time.perf_counter() - start,
+            curve=[{"seed": seed, **asdict(epoch)} for seed, curve in curves.items() for epoch in curve],
+        )
+
+    def _resumed(self, job: Job, index: int) -> list[Epoch]:
+        checkpoint = job.folder / f"checkpoint{index or ''}.pt"
         try:
-            curve = self._train(job, checkpoint)
+            return self._train(job, job.seed + index, checkpoint)
         except InputError as error:
             if not checkpoint.exists():
                 raise
             logger.warning("candidate %d is trained from its start: %s", job.number, error)
             checkpoint.unlink()
-            curve = self._train(job, checkpoint)
-        last = curve[-1]
-        return Measurement(
-            accuracy=last.validation_accuracy,
-            loss=last.validation_loss,
-            epochs=last.epoch,
-            seconds=time.perf_counter() - start,
-            curve=[asdict(epoch) for epoch in curve],
-        )
+            return self._train(job, job.seed + index, checkpoint)
 
-    def _train(self, job: Job, checkpoint: Path) -> list[Epoch]:
+    def _train(self, job: Job, seed: int, checkpoint: Path) -> list[Epoch]:
         return train(
-            build(job.architecture, job.seed),
+            build(job.architecture, seed),
             self.splits.train.share(job.rung.share, self.data.seed),
             self.splits.validation,
             self.recipe,
             normalisation=Normalisation(self.splits.mean, self.splits.std),
             resolution=job.architecture.resolution,
-            seed=job.seed,
+            seed=seed,
             device=self.device,
             checkpoint=checkpoint,
             until=job.rung.epochs,

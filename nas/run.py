@@ -222,11 +222,12 @@ def _is_entry(line: bytes) -> bool:
 
 
 def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
-    """One row per proposal: number, id, outcome, accuracy, costs, reason, epochs, seconds, stages, rungs, architecture.
+    """One row per proposal, its columns those of `_KINDS`.
 
     `outcome` is trained, failed, over budget, impossible, repeated, interrupted, running or waiting; `reason` says why
-    it was not trained. `accuracy` (fraction, validation split, highest rung) is NaN, and a cost is missing, where there
-    is none; `epochs` and `seconds` of training; `rungs` and `architecture` are JSON.
+    it was not trained. `accuracy` (fraction, validation split, highest rung; `accuracy_std` over the seeds, where there
+    are several) is NaN, and a cost is missing, where there is none. `epochs` and `seconds` are of training; `rungs` and
+    `architecture` are JSON.
     """
     table = pd.DataFrame([_row(trial) for trial in trials], columns=list(_KINDS))
     return table.astype(_KINDS)
@@ -237,6 +238,7 @@ _KINDS = {
     "id": "str",
     "outcome": "str",
     "accuracy": "float64",
+    "accuracy_std": "float64",
     **dict.fromkeys(COSTS, "Int64"),
     "reason": "str",
     "epochs": "int64",
@@ -258,6 +260,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "id": candidate.get("id", ""),
         "outcome": outcome,
         "accuracy": last.get("accuracy") if outcome == "trained" else None,
+        "accuracy_std": last.get("accuracy_std") if outcome == "trained" else None,
         **{name: candidate.get("costs", {}).get(name) for name in COSTS},
         "reason": attrs.get("reason", ""),
         "epochs": last.get("epochs", 0),

@@ -426,7 +426,7 @@ def test_a_search_goes_on_with_more_trials(here: Path) -> None:
     assert front == json.loads(called("front run --json").out)
 
 
-COLUMNS = "number id accuracy params macs flops peak_memory_bytes epochs seconds stages knee".split()
+COLUMNS = "number id accuracy accuracy_std params macs flops peak_memory_bytes epochs seconds stages knee".split()
 
 
 def test_the_front_as_text_json_csv_and_pictures(here: Path, searched: tuple[Path, Called]) -> None:

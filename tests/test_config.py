@@ -225,6 +225,7 @@ def test_what_may_change(change: dict[str, Any]) -> None:
         ({"data": {"source": "cifar10"}}, "data.source"),
         ({"proxy": {"rungs": [1, 4], "recipe": {"lr": 0.05}}}, "proxy.rungs"),
         ({"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.06}}}, "proxy.recipe.lr"),
+        ({"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.05}, "seeds": 3}}, "proxy.seeds"),
         ({"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.05, "flip": True}}}, "proxy.recipe.flip"),
     ],
     ids=lambda change: str(change)[:50],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import pickle
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,19 @@ def test_short_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert (second.epochs, second.accuracy, second.loss) == (2, whole.accuracy, whole.loss)
     assert [epoch["train_loss"] for epoch in second.curve] == [epoch["train_loss"] for epoch in whole.curve]
     assert second.curve[0]["train_loss"] == first.curve[0]["train_loss"]
+
+
+def test_several_seeds_give_the_mean_of_what_each_gives_alone(tmp_path: Path) -> None:
+    alone = [measure(DIGITS, replace(job(tmp_path / str(seed), epochs=2), seed=seed)) for seed in (0, 1)]
+    assert alone[0].accuracy != alone[1].accuracy and alone[0].accuracy_std is None
+    twice = replace(DIGITS, seeds=2)
+    assert measure(twice, job(tmp_path)).epochs == 1
+    both = measure(twice, job(tmp_path, epochs=2))
+    accuracies = [found.accuracy or math.nan for found in alone]
+    assert both.accuracy == pytest.approx(sum(accuracies) / 2)
+    assert both.loss == pytest.approx(sum(found.loss or math.nan for found in alone) / 2)
+    assert both.accuracy_std == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
+    assert [(point["seed"], point["epoch"]) for point in both.curve] == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "of another network"])

@@ -23,7 +23,10 @@ from nas.blocks.block import (
 
 class _Residual(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+        y = x
+        for layer in self:
+            y = layer(y)
+        return x + y
 
 
 class Bottleneck(Block):

@@ -47,7 +47,7 @@ def search(
     """
     config = StudyConfig.load(study_file, overrides)
     device = config.device or str(pick_device())
-    evaluator = ProxyTraining(config.data, config.proxy_recipe(str(study_file)), device)
+    evaluator = ProxyTraining(config.data, config.proxy_recipe(str(study_file)), device, config.proxy.seeds)
     splits = evaluator.splits
     space = config.load_space(splits.shape[0], len(splits.classes))
     draw(space, config.budget, random.Random(config.sampler.seed))
