@@ -17,7 +17,7 @@ from nas.run import Run
 from nas.space import Space
 
 ROOT = Path(__file__).parent.parent
-STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+STUDIES = sorted([*(ROOT / "studies").glob("*.yaml"), *(ROOT / "studies" / "ablations").glob("*.yaml")])
 SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
 
 STUDY: dict[str, Any] = {

@@ -432,7 +432,7 @@ def test_published_widths() -> None:
 # --- the files of this repository
 
 
-@pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(SPACES.rglob("*.yaml")), ids=lambda file: file.stem)
 def test_every_space_in_the_repository_loads(file: Path) -> None:
     space = Space.load(file)
     assert space.name == file.stem
