@@ -1,13 +1,33 @@
-"""What a number was measured on."""
+"""What a number was measured on, and the one thing that is asked of the machine: to leave freed memory with us."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGES = ("mobile-nas", "torch", "torchvision", "optuna", "numpy")
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_TOP_PAD = 2**26
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Tells glibc's malloc to keep what is freed, for this process; does nothing where there is no glibc.
+
+    By default every tensor beyond 32 MB is mapped anew and touched page by page: at 128 images of 32 x 32 and 11 M MACs
+    that was 139,000 page faults a step, and training ran at 0.76 of the speed.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _TOP_PAD)):
+        mallopt(parameter, value)
 
 
 def versions() -> dict[str, str]:

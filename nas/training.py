@@ -25,6 +25,7 @@ from nas.augment import Augmentation, Batches, Normalisation
 from nas.data.splits import Images
 from nas.files import write_whole
 from nas.inputs import Config, InputError, refuse
+from nas.machine import keep_freed_memory
 
 __all__ = ["Diverged", "Epoch", "Normalisation", "Recipe", "evaluate", "learning_rate", "pick_device", "train"]
 
@@ -162,7 +163,8 @@ def train(
     `checkpoint` is written at the start and after every epoch, and stays. Killed anywhere, or stopped by `until`, and
     called again with the same arguments, a training ends on the CPU, with as many threads, in the same bits as one that
     ran through; a checkpoint that is already beyond `until` is not trained further. What an epoch draws follows from
-    (seed, epoch), so no state of a generator has to be kept; the caller's generators are left as they were.
+    (seed, epoch), so no state of a generator has to be kept; the caller's generators are left as they were. On the CPU
+    the process keeps its freed memory from then on, see `keep_freed_memory`.
 
     Raises InputError if the checkpoint is of another training or damaged, if there are fewer than two images, or if
     `until` is not an epoch of the recipe; Diverged if the loss is not finite.
@@ -170,6 +172,8 @@ def train(
     device, last = torch.device(device), recipe.epochs if until is None else until
     if not 1 <= last <= recipe.epochs:
         raise refuse("until", last, f"an epoch of the recipe, 1 to {recipe.epochs}")
+    if device.type == "cpu":
+        keep_freed_memory()
     run = _Run(network, images, recipe, normalisation, resolution, seed, device)
     held = None
     if validation is not None:
