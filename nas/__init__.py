@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.space import Space as Space
     from nas.study import Study as Study
     from nas.study import search as search
+    from nas.weights import load_weights as load_weights
 
 _HOMES = {
     "Architecture": "nas.architecture",
@@ -32,6 +33,7 @@ _HOMES = {
     "Study": "nas.study",
     "build": "nas.network",
     "load": "nas.retrain",
+    "load_weights": "nas.weights",
     "search": "nas.study",
 }
 __all__ = sorted(_HOMES)

@@ -21,6 +21,7 @@ from nas.inputs import Config, InputError, Quantity, checked, choices, parse_val
 from nas.samplers import check_sampler
 from nas.space import Space
 from nas.training import Recipe
+from nas.weights import IMAGENET, WEIGHTS_RULE
 
 OBJECTIVES = ("accuracy", *COSTS)
 
@@ -31,6 +32,12 @@ def _folder_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value):
         raise ValueError("the name of a folder: at most 80 letters, digits and . _ -, the first a letter or digit")
     return value
+
+
+def _weights(value: str) -> str:
+    if not value.strip() or "\0" in value:
+        raise ValueError(WEIGHTS_RULE)
+    return os.path.expanduser(value)
 
 
 class SamplerConfig(Config):
@@ -72,11 +79,21 @@ class ProxyConfig(Config):
 
 
 class RetrainConfig(Config):
-    """The full training of the chosen candidate, on the training split alone or with the validation split."""
+    """The full training of the chosen candidate, on the training split alone or with the validation split.
+
+    `weights` is what it starts from (see `nas.load_weights`), by default new ones.
+    """
 
     epochs: _Epochs
     data: Literal["train", "train+validation"] = "train+validation"
     recipe: dict[str, Any] = {}
+    weights: Annotated[str, AfterValidator(_weights)] | None = None
+
+    def found_from(self, base: Path) -> RetrainConfig:
+        """The same with an absolute path of the weights, where they are a file."""
+        if self.weights in {None, IMAGENET}:
+            return self
+        return self.model_copy(update={"weights": str(base / self.weights)})
 
 
 class StudyConfig(Config):
@@ -100,8 +117,8 @@ class StudyConfig(Config):
     def load(cls, path: Path | str, overrides: Iterable[str] = ()) -> Self:
         """Reads a file and applies `overrides` (`key.path=value`, the value as YAML), to search on this machine.
 
-        Relative paths count from the file (space, enqueue, data.root) and become absolute; a data.root among the
-        overrides counts from the working directory. Raises InputError naming place, value and rule.
+        Relative paths count from the file (space, enqueue, retrain.weights, data.root) and become absolute; a data.root
+        among the overrides counts from the working directory. Raises InputError naming place, value and rule.
         """
         path = Path(path)
         data = read_yaml(path)
@@ -122,6 +139,7 @@ class StudyConfig(Config):
                 "space": str(base / config.space),
                 "enqueue": [str(base / item) for item in config.enqueue],
                 "data": config.data.model_copy(update={"root": root and str(Path(root).absolute())}),
+                "retrain": config.retrain and config.retrain.found_from(base),
             }
         )
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_weights
 from safetensors.torch import save_file
 
 from nas.architecture import Architecture
@@ -25,6 +23,7 @@ from nas.machine import hardware, versions
 from nas.network import Network, build
 from nas.run import Run
 from nas.training import Diverged, Epoch, Normalisation, Recipe, evaluate, pick_device, train
+from nas.weights import WEIGHTS_FILE, Start, load_weights, read_tensors, slug
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,24 @@ def retrain(
     seed: int = 0,
     device: str | None = None,
     data_root: str | None = None,
+    weights: Path | str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Retrained:
     """Trains a candidate (`pick`: knee, best or an id) as the study's `retrain` section says; goes on where it was.
 
+    It begins with the weights that `seed` draws, or with `weights` (a file, a retrain folder or "imagenet", see
+    `load_weights`), by default those that the study's `retrain.weights` names.
+
     The folder gets architecture.yaml, weights.safetensors, curve.csv and result.json; one that has a result.json is
-    finished and is returned as it is. Raises InputError for a candidate that is not there, or a folder that was begun
-    with another recipe or data or is being trained by another process, or if the loss is not finite.
+    finished and is returned as it is. Raises InputError for a candidate that is not there, for weights that do not fit
+    it, or a folder that was begun with another recipe, data or weights or is being trained by another process, or if
+    the loss is not finite.
     """
     architecture, _ = run.pick(pick)
+    if weights is None and run.config.retrain is not None:
+        weights = run.config.retrain.weights
+    network = build(architecture, seed)
+    start = None if weights is None else load_weights(network, weights)
     training = _Training(
         architecture=architecture,
         recipe=run.config.retrain_recipe(epochs),
@@ -59,8 +67,9 @@ def retrain(
         images="train" if run.config.retrain is None else run.config.retrain.data,
         seed=seed,
         device=device or run.config.device or str(pick_device()),
+        start=start,
     )
-    folder = run.folder / "retrain" / f"{architecture.id}-epochs{training.recipe.epochs}-seed{seed}"
+    folder = run.folder / "retrain" / training.name
     lock = FileLock(folder / "train.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +79,7 @@ def retrain(
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
     try:
-        return Retrained(folder, training.finish(folder, on_epoch))
+        return Retrained(folder, training.finish(folder, network, on_epoch))
     except Diverged as error:
         raise InputError(f"{folder}: {error}") from None
     finally:
@@ -87,20 +96,26 @@ class _Training:
     images: str
     seed: int
     device: str
+    start: Start | None
+
+    @property
+    def name(self) -> str:
+        name = f"{self.architecture.id}-epochs{self.recipe.epochs}-seed{self.seed}"
+        return name if self.start is None else f"{name}-from-{slug(self.start.source) or self.start.sha256}"
 
     def settings(self) -> dict[str, dict[str, Any]]:
         data = self.data.model_dump(mode="json", exclude={"root", "download"})
         return {"data": data | {"trained_on": self.images}, "recipe": self.recipe.model_dump(mode="json")}
 
-    def finish(self, folder: Path, on_epoch: Callable[[Epoch], None] | None) -> dict[str, Any]:
-        """Trains on from what is in the folder, to its result.json. Returns that."""
+    def finish(self, folder: Path, network: Network, on_epoch: Callable[[Epoch], None] | None) -> dict[str, Any]:
+        """Trains on from what is in the folder, or else `network`, to its result.json. Returns that."""
+        self._begin(folder)
         if (folder / "result.json").exists():
             return self._result(folder)
         sweep(folder)
         splits = load_data(self.data)
         both = self.images == "train+validation"
         images = splits.train_and_validation if both else splits.train
-        network = build(self.architecture, self.seed)
         write_text(folder / "architecture.yaml", self.architecture.to_yaml())
         curve = train(
             network,
@@ -116,12 +131,32 @@ class _Training:
         )
         weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
         about = {"architecture": self.architecture.id}
-        write_whole(folder / "weights.safetensors", lambda path: save_file(weights, path, about))
+        write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, about))
         table = pd.DataFrame([vars(epoch) for epoch in curve])
         write_whole(folder / "curve.csv", lambda path: table.to_csv(path, index=False))
         seconds = sum(epoch.seconds for epoch in curve)
         write_json(folder / "result.json", self._tested(folder, splits, len(images), seconds))
         return self._result(folder)
+
+    def _begin(self, folder: Path) -> None:
+        """Writes what the training starts from, where it does not start from nothing, into start.json.
+
+        Raises InputError if the folder was begun with other weights: its name has only the last name of their source.
+        """
+        if self.start is None:
+            return
+        file = folder / "start.json"
+        if not file.exists():
+            write_json(file, {"source": self.start.source, "sha256": self.start.sha256})
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))["sha256"]
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
+            raise InputError(f"{file}: is damaged; move the folder away to train again") from None
+        if before != self.start.sha256:
+            raise InputError(
+                f"{folder}: was begun with other weights, of SHA-256 {before}; those of {self.start.source} have "
+                f"{self.start.sha256}; move the folder away to train again"
+            )
 
     def _tested(self, folder: Path, splits: Splits, images: int, seconds: float) -> dict[str, Any]:
         """The result. What is tested is the network that `load` gives, so the accuracy is that of the files."""
@@ -143,6 +178,7 @@ class _Training:
             "classes": list(splits.classes),
             "images": {"train": images, "test": len(splits.test)},
             **self.settings(),
+            "weights": None if self.start is None else asdict(self.start),
             "seed": self.seed,
             "wall_seconds": round(seconds, 1),
             "device": self.device,
@@ -177,13 +213,10 @@ def load(folder: Path | str) -> Network:
     """
     folder = Path(folder)
     network = build(Architecture.load(folder / "architecture.yaml"))
-    file = folder / "weights.safetensors"
+    file = folder / WEIGHTS_FILE
+    tensors, _ = read_tensors(file)
     try:
-        network.load_state_dict(parse_weights(file.read_bytes()))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
-    except SafetensorError as error:
-        raise InputError(f"{file}: is damaged or no safetensors file: {error}") from None
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: does not fit architecture.yaml: {reason[:200]}") from None

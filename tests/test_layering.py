@@ -15,7 +15,7 @@ LAYERS = (
     ("inputs", "files", "machine"),
     ("architecture", "blocks", "data", "pareto"),
     ("rows", "network", "augment"),
-    ("space", "training", "trace"),
+    ("space", "training", "trace", "weights"),
     ("costs", "samplers"),
     ("evaluation",),
     ("config", "executors"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -16,7 +17,9 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from safetensors import safe_open
+from torchvision.models import mobilenet_v2
 
 import nas
 from nas.architecture import Architecture
@@ -25,10 +28,12 @@ from nas.costs import costs
 from nas.data import DataConfig
 from nas.data import load as load_data
 from nas.inputs import InputError
+from nas.network import Network, build
 from nas.retrain import Retrained, load, retrain
 from nas.run import Run
 from nas.study import Told, search
 from nas.training import Epoch, Normalisation, evaluate
+from nas.weights import load_weights
 
 RECIPE = {"batch_size": 256, "lr": 0.05}
 STUDY: dict[str, Any] = {
@@ -211,6 +216,148 @@ def test_stopped_before_the_result_the_test_set_is_read_again_and_nothing_traine
     seen: list[Epoch] = []
     again = retrain(run, "best", device="cpu", on_epoch=seen.append)
     assert not seen and again.result["test_loss"] == done.result["test_loss"]
+
+
+# Starting from weights
+
+
+V2 = (Path(__file__).parent.parent / "search_spaces/mobilenet_v2.yaml").read_text(encoding="utf-8")
+TINY_V2 = (
+    V2.replace("classes: 1000", "classes: 2")
+    .replace("[96, 128, 160, 192, 224]", "32")
+    .replace("[0.35, 0.5, 0.75, 1.0, 1.3, 1.4]", "0.35")
+)
+
+
+def torchvisions(file: Path, seed: int = 0, **options: Any) -> Path:
+    """A file of a randomly initialised MobileNetV2."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.save(mobilenet_v2(**{"width_mult": 0.35, "num_classes": 7} | options).state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A run of one published network on colour images of two classes; its search only pretended to train."""
+    folder = tmp_path_factory.mktemp("v2")
+    pixels = np.random.default_rng(0).integers(0, 255, (18, 20, 20, 3), np.uint8)
+    for index, image in enumerate(pixels):
+        place = folder / "images" / ("train" if index < 12 else "test") / ("cat", "dog")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{index}.png")
+    torchvisions(folder / "v2.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_CACHE", str(folder / "cache"))
+        file = fakes.write_study(
+            folder,
+            TINY_V2,
+            data={"source": "imagefolder", "root": "images", "validation": 2},
+            trials=1,
+            device="cpu",
+            retrain={"epochs": 2, "weights": "v2.pth", "recipe": {"batch_size": 6, "lr": 1e-3, "ema": 0.9}},
+        )
+        run = fakes.search(file, folder / "run", fakes.Tabular(folder / "calls"))
+        yield run
+
+
+@pytest.fixture(scope="module")
+def started(v2: Run) -> Retrained:
+    return retrain(v2)
+
+
+def test_a_retraining_from_torchvisions_weights(v2: Run, started: Retrained) -> None:
+    """With two classes instead of seven, at 32 pixels."""
+    source = v2.folder.parent / "v2.pth"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    new = ["layers.19.layers.3.weight", "layers.19.layers.3.bias"]
+    assert started.folder.name == f"{started.result['id']}-epochs2-seed0-from-v2"
+    assert started.result["weights"] == {"source": str(source), "sha256": digest, "new": new}
+    network = load(started.folder)
+    assert (network.architecture.classes, network.architecture.resolution) == (2, 32)
+    begun = build(network.architecture, 0)
+    load_weights(begun, source)
+    drawn = build(network.architecture, 0).state_dict()
+    trained = network.state_dict()
+    for name, value in begun.state_dict().items():
+        if name.endswith("layers.0.weight"):
+            assert (trained[name] - value).norm() < 0.2 * value.norm() < (trained[name] - drawn[name]).norm(), name
+
+
+def test_it_is_trained_from_the_body_of_the_file_and_the_classifier_of_the_seed(
+    v2: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Network] = []
+
+    def stop(network: Network, *_: object, **__: object) -> None:
+        seen.append(network)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.retrain.train", stop)
+    shutil.copytree(v2.folder, tmp_path / "run", ignore=shutil.ignore_patterns("retrain"))
+    with pytest.raises(KeyboardInterrupt):
+        retrain(Run.open(tmp_path / "run"), seed=3)
+    expected = build(seen[0].architecture, 3)
+    load_weights(expected, v2.folder.parent / "v2.pth")
+    for name, value in expected.state_dict().items():
+        assert torch.equal(seen[0].state_dict()[name], value)
+
+
+def test_from_weights_stopped_and_resumed_it_has_the_same_weights(v2: Run, started: Retrained, tmp_path: Path) -> None:
+    shutil.copytree(v2.folder, tmp_path / "run", ignore=shutil.ignore_patterns("retrain"))
+    run = Run.open(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        retrain(run, on_epoch=Stopped(1))
+    seen: list[int] = []
+    again = retrain(run, on_epoch=lambda epoch: seen.append(epoch.epoch))
+    assert seen == [2] and again.folder.name == started.folder.name
+    one, other = load(started.folder).state_dict(), load(again.folder).state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert again.result["test_loss"] == started.result["test_loss"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_weights_are_refused(v2: Run, started: Retrained, tmp_path: Path, finished: bool) -> None:
+    """Of the same name, so of the same folder."""
+    shutil.copytree(v2.folder, tmp_path / "run", ignore=None if finished else shutil.ignore_patterns("retrain"))
+    run = Run.open(tmp_path / "run")
+    if not finished:
+        with pytest.raises(KeyboardInterrupt):
+            retrain(run, on_epoch=Stopped(1))
+    other = torchvisions(tmp_path / "v2.pth", seed=1)
+    before = {path: path.read_bytes() for path in (run.folder / "retrain").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"from-v2: was begun with other weights, of SHA-256 \w{64}; those of") as e:
+        retrain(run, weights=other)
+    assert "\n" not in str(e.value) and started.result["weights"]["sha256"] in str(e.value)
+    assert before == {path: path.read_bytes() for path in (run.folder / "retrain").rglob("*") if path.is_file()}
+    moved = shutil.copy(v2.folder.parent / "v2.pth", tmp_path / "v2.pth")
+    assert retrain(run, weights=moved).result["test_loss"] == started.result["test_loss"], "the same, elsewhere"
+
+
+def test_a_damaged_start_is_one_line(v2: Run, started: Retrained, tmp_path: Path) -> None:
+    shutil.copytree(v2.folder, tmp_path / "run")
+    for content in ("", "[]", "{}"):
+        (tmp_path / "run/retrain" / started.folder.name / "start.json").write_text(content)
+        with pytest.raises(InputError, match=r"start\.json: is damaged; move the folder away to train again"):
+            retrain(Run.open(tmp_path / "run"))
+
+
+def test_weights_that_do_not_fit_leave_no_folder(v2: Run, tmp_path: Path) -> None:
+    shutil.copytree(v2.folder, tmp_path / "run", ignore=shutil.ignore_patterns("retrain"))
+    wide = torchvisions(tmp_path / "wide.pth", width_mult=0.5)
+    with pytest.raises(InputError, match=r"wide\.pth: features\.\S+ has shape \[\d+, \d+, 1, 1\], but must be the we"):
+        retrain(Run.open(tmp_path / "run"), weights=wide)
+    assert not (tmp_path / "run/retrain").exists()
+
+
+def test_from_another_retraining(done: Retrained, studied: Path, tmp_path: Path) -> None:
+    run = copy(studied, tmp_path)
+    again = retrain(run, "best", epochs=1, weights=done.folder, device="cpu")
+    assert again.folder.name == f"{done.result['id']}-epochs1-seed0-from-{done.folder.name}"
+    assert again.result["weights"]["source"] == str(done.folder) and again.result["weights"]["new"] == []
+    scratch = retrain(run, "best", epochs=1, device="cpu")
+    assert scratch.folder != again.folder and scratch.result["weights"] is None
+    assert again.result["test_loss"] < done.result["test_loss"] < scratch.result["test_loss"]
 
 
 # What is refused

@@ -115,13 +115,20 @@ def _add_retrain(commands: Any) -> None:
     text = """\
 Trains as the study's `retrain` section says, by default on training and
 validation images together. Stop it at any time: the same command goes on where
-it was. The weights are for nas.load(FOLDER) in Python."""
+it was. The weights are for nas.load(FOLDER) in Python.
+
+With --weights it starts from other weights of the same network: torchvision's
+MobileNetV2 (`imagenet` downloads it), or a retraining with other classes. They
+are the same at every resolution, and another count of classes gets a new
+classifier."""
     parser = _add(commands, "retrain", summary, text, "nas retrain runs/quickstart --pick best --epochs 20")
     _add_run(parser)
     parser.add_argument("--pick", default="knee", metavar="WHICH", help="knee (default), best (accuracy) or an id")
     parser.add_argument("--epochs", type=_positive, metavar="N", help="instead of the study's retrain.epochs")
     rule = "of weights, order and augmentation (default 0)"
     parser.add_argument("--seed", type=_natural, default=0, metavar="N", help=rule)
+    rule = "to start from: imagenet, a .pth or .safetensors file, or a retrain folder (default: the study's)"
+    parser.add_argument("--weights", type=_weights, metavar="FROM", help=rule)
     parser.add_argument("--device", metavar="NAME", help="cuda, mps or cpu (default: that of the search)")
     _add_data_root(parser)
     _add_json(parser)
@@ -153,6 +160,12 @@ def _whole(text: str, least: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= least):
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number from {least} to 999999999")
     return int(text)
+
+
+def _weights(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be imagenet, a file or a folder")
+    return os.path.expanduser(text)
 
 
 def _path(text: str) -> str:

@@ -168,15 +168,18 @@ def _retrain(options: argparse.Namespace) -> None:
             seed=options.seed,
             device=options.device,
             data_root=options.data_root,
+            weights=options.weights,
             on_epoch=watch.epoch,
         )
     if options.json:
         _print_json({**done.result, "folder": str(done.folder)})
         return
     result = done.result
+    start = result.get("weights")
+    origin = f"from {start['source']}, " if start else ""
     print(
         f"{result['id']}: test accuracy {result['test_accuracy']:.4f} with {result['params']:,} params and "
-        f"{result['macs']:,} MACs ({result['recipe']['epochs']} epochs on {result['data']['trained_on']}, "
+        f"{result['macs']:,} MACs ({result['recipe']['epochs']} epochs on {result['data']['trained_on']}, {origin}"
         f"seed {result['seed']}, {result['wall_seconds']:.0f} s)"
     )
     print(f"\nweights, architecture, result: {done.folder}\nnext, in Python: nas.load({str(done.folder)!r})")

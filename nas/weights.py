@@ -1,0 +1,206 @@
+"""Weights to start from: those of torchvision's MobileNetV2, or of a network that was retrained before."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from torch import Tensor, nn
+
+from nas.inputs import InputError, refuse
+from nas.network import Network
+
+IMAGENET = "imagenet"
+WEIGHTS_FILE = "weights.safetensors"
+WEIGHTS_RULE = f"{IMAGENET}, a .pth or .safetensors file, or a folder that nas retrain made"
+MAX_WEIGHTS_BYTES = 2**30
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a network was given: the source's name, the SHA-256 of its file (None for tensors in memory).
+
+    `new` names the tensors of the network that kept their values: the classifier's, or none.
+    """
+
+    source: str
+    sha256: str | None
+    new: tuple[str, ...]
+
+
+def load_weights(network: Network, weights: nn.Module | Tensors | Path | str) -> Start:
+    """Gives `network` (see `build`) the values of `weights`, at any resolution; where the class count differs, the
+    classifier keeps its own, which are those of `build`'s seed.
+
+    `weights` is a `torchvision.models.mobilenet_v2` of any width_mult, its state dict, a .pth or .safetensors file of
+    that, a folder that `nas retrain` made of the same architecture, or "imagenet": torchvision's own
+    MobileNet_V2_Weights.IMAGENET1K_V2 (width 1.0, 1,000 classes; 14 MB). Only that word downloads anything, once,
+    into torch's hub folder. Files are read without pickle's code.
+
+    Only what has a tensor is compared: a network with another activation, stride or place of the shortcut takes the
+    weights and computes something else. torchvision's own want RGB pixels / 255, minus (0.485, 0.456, 0.406), over
+    (0.229, 0.224, 0.225); `nas retrain` goes on from them with the mean and std of its own training images, to which
+    batch normalisation adapts.
+
+    Raises InputError, the network unchanged, for the first tensor that is missing, not known, of another shape or not
+    finite, and for what cannot be read or downloaded.
+    """
+    if weights == IMAGENET:
+        _matched(network, _mobilenet_v2(), IMAGENET)  # says what does not fit before 14 MB are downloaded
+    source, sha256, tensors = _read(weights)
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, source)
+    values = _matched(network, tensors, source)
+    own = network.state_dict()
+    network.load_state_dict({**own, **values})
+    return Start(source, sha256, tuple(name for name in own if name not in values))
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a .safetensors file, or of one that torch.save made of a state dict, and the SHA-256 of its bytes.
+
+    Raises InputError if it cannot be read, is damaged, or holds anything else.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_WEIGHTS_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_WEIGHTS_BYTES:
+        raise InputError(f"{file}: is too large: it must have at most {MAX_WEIGHTS_BYTES} bytes")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if file.suffix == ".safetensors":
+        try:
+            return parse_safetensors(content), sha256
+        except SafetensorError as error:
+            raise InputError(f"{file}: is damaged or no safetensors file: {error}") from None
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - foreign bytes raise whatever the unpickler makes of them
+        reason = type(error).__name__
+        raise InputError(f"{file}: is damaged, or is not what torch.save makes of a state dict ({reason})") from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise InputError(f"{file}: holds no state dict, which maps names to tensors")
+    return state, sha256
+
+
+def _read(weights: nn.Module | Tensors | Path | str) -> tuple[str, str | None, Tensors]:
+    """(name of the source, SHA-256 of its file, tensors)."""
+    if isinstance(weights, nn.Module):
+        return type(weights).__name__, None, weights.state_dict()
+    if isinstance(weights, Mapping):
+        return "state dict", None, weights
+    if weights == IMAGENET:
+        file = _imagenet()
+        tensors, sha256 = read_tensors(file)
+        prefix = file.stem.rpartition("-")[2]
+        if not sha256.startswith(prefix):
+            raise InputError(f"{file}: is damaged: its SHA-256 does not begin with {prefix}; delete it")
+        return IMAGENET, sha256, tensors
+    file = Path(weights, WEIGHTS_FILE) if os.path.isdir(weights) else Path(weights)
+    if not os.path.isfile(file):
+        raise refuse("weights", str(weights), WEIGHTS_RULE)
+    tensors, sha256 = read_tensors(file)
+    return str(weights), sha256, tensors
+
+
+def _imagenet() -> Path:
+    """The file of torchvision's ImageNet weights in torch's hub folder; downloads it if it is not there."""
+    from torchvision.models import MobileNet_V2_Weights
+
+    weights = MobileNet_V2_Weights.IMAGENET1K_V2
+    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+    if not file.exists():
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # torch says there what it downloads
+                weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{IMAGENET}: {weights.url} cannot be downloaded to {file}: {reason}") from None
+    return file
+
+
+@cache
+def _mobilenet_v2() -> Tensors:
+    """torchvision's tensors by name, without values, in the order of our layers. The names are those of all widths."""
+    from torchvision.models import mobilenet_v2
+
+    with torch.device("meta"):
+        state: Tensors = mobilenet_v2().state_dict()
+    return state
+
+
+# Who else's tensors may come: their names, in the order in which `Network` has them. Another source is a line here.
+LAYOUTS: dict[str, Callable[[], Tensors]] = {"torchvision's mobilenet_v2": _mobilenet_v2}
+
+
+def _matched(network: Network, tensors: Tensors, source: str) -> dict[str, Tensor]:
+    """The new value of each of the network's tensors, by its name there; none for a classifier of other classes."""
+    own = network.state_dict()
+    head = f"layers.{len(network.layers) - 1}."
+    values, classes = {}, None
+    # Strict, because both end with the one linear layer: of different lengths they differ in shape before.
+    for name, theirs in zip(own, _layout(own, tensors, source), strict=True):
+        layer = name.split(".")[1]
+        place = f"layers[{layer}] ({network.architecture.layers[int(layer)].block})"
+        wanted = list(own[name].shape)
+        found = list(tensors[theirs].shape)
+        if name.startswith(head) and len(found) == len(wanted):
+            classes = found[0] if classes is None else classes
+            wanted[0] = classes
+        if _kind(name) != _kind(theirs) or found != wanted:
+            wants = f"{_kind(name)} of shape {wanted}"
+            raise InputError(f"{source}: {theirs} has shape {found}, but must be the {wants} of the network's {place}")
+        if wanted == list(own[name].shape):
+            values[name] = tensors[theirs]
+    return values
+
+
+def _layout(own: Tensors, tensors: Tensors, source: str) -> list[str]:
+    """The names of all `tensors` in the order of the network's. Raises InputError if one is missing or not known."""
+    kinds = {"this network": list(own), **{kind: list(names()) for kind, names in LAYOUTS.items()}}
+    kind, names = max(kinds.items(), key=lambda item: len(set(item[1]) & set(tensors)))
+    if not set(names) & set(tensors):
+        first = ascii(next(iter(tensors), "nothing"))[:80]
+        raise InputError(f"{source}: holds {first}, but must hold the tensors of {' or '.join(kinds)}")
+    for name in names:
+        if name not in tensors:
+            raise InputError(f"{source}: {name} is missing; {kind} has it")
+    for name in tensors:
+        if name not in names:
+            raise InputError(f"{source}: {ascii(name)[:80]} is not known; {kind} has no such tensor")
+    return names
+
+
+def _kind(name: str) -> str:
+    """weight, bias, running_mean, running_var or num_batches_tracked."""
+    return name.rpartition(".")[2]
+
+
+def _check_tensor(name: str, tensor: object, source: str) -> None:
+    place = f"{source}: {ascii(name)[1:-1][:80]}"
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise InputError(f"{place} is a {type(tensor).__name__}, but must be a dense tensor of numbers")
+    if tensor.is_floating_point() == (_kind(name) == "num_batches_tracked") or tensor.is_complex():
+        raise InputError(f"{place} has the type {tensor.dtype}, but must be a float (num_batches_tracked: an integer)")
+    if not tensor.isfinite().all():
+        raise InputError(f"{place} is not finite")
+
+
+def slug(source: str) -> str:
+    """The source's last name, of letters, digits and . _ - alone, for the name of a folder; may be empty."""
+    path = Path(source)
+    name = path.parent.name if path.name == WEIGHTS_FILE else path.name.removesuffix(".safetensors")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"\.pth?$", "", name)).strip(".-")[:60]
