@@ -127,6 +127,7 @@ SPACE_KEYS = "choices, classes, defaults, divisor, head, in_channels, name, reso
 STUDY_KEYS = "budget, data, device, enqueue, name, objectives, proxy, retrain, sampler, space, storage, trials, workers"
 COSTS = "one of: flops, macs, params, peak_memory_bytes"
 QUANTITY = "must be a positive number, or one with a suffix k, M or G such as 0.363M"
+WEIGHTS = "imagenet, a .pth or .safetensors file, or a folder that nas retrain made"
 FROM_1 = "must be a whole number from 1"
 
 # Files
@@ -153,7 +154,7 @@ SPACES = [
     space("stem is missing", stem=...),
     space("stem.block is 'mbcnv'", BLOCKS, stem__block="mbcnv"),
     space("stem.block is missing", stem__block=...),
-    space("stem.t is not known; the keys here are: activation, block, c, groups, k, n, s, scale", stem__t=2),
+    space("stem.t is not known; the keys here are: activation, bias, block, c, groups, k, n, s, scale", stem__t=2),
     space("stem.c is 0, but must be greater than or equal to 1", stem__c=0),
     space("stem.c is 8.5, but must be a valid integer", stem__c=8.5),
     space("stem.c is True, but must be a valid integer", stem__c=True),
@@ -203,8 +204,11 @@ STUDIES = [
     study("study.yaml: proxy.recipe.colour is not known; the keys here are: batch_size,", proxy__recipe={"colour": 1}),
     study("study.yaml: proxy.recipe.epochs is not known; it stands beside", proxy__recipe={"epochs": 1}),
     study("study.yaml: proxy.recipe.optimiser is 'adam', but must be one of: ", proxy__recipe={"optimiser": "adam"}),
-    study("study.yaml: retrain is 3, but must be a mapping with the keys: data, epochs, recipe", retrain=3),
+    study("study.yaml: retrain is 3, but must be a mapping with the keys: data, epochs, recipe, weights", retrain=3),
     study("study.yaml: retrain.recipe.lr is -1, but must be", retrain={"epochs": 1, "recipe": {"lr": -1}}),
+    study(f"study.yaml: retrain.weights is ' ', but must be {WEIGHTS}", retrain={"epochs": 1, "weights": " "}),
+    study(f"study.yaml: retrain.weights is 'a\\x00', but must be {WEIGHTS}", retrain={"epochs": 1, "weights": "a\0"}),
+    study("study.yaml: retrain.weights is 3, but must be a valid string", retrain={"epochs": 1, "weights": 3}),
     study("study.yaml: device is 'gpu', but must be a device of this machine, one of: cpu", device="gpu"),
     study("study.yaml: storage is 'nonsense', but must be the URL of a database", storage="nonsense"),
     study("study.yaml: storage is 'sqlite:////nowhere/x.db', but must be", storage="sqlite:////nowhere/x.db"),
@@ -279,6 +283,12 @@ RUNS = [
     case("retrain run --device gpu", "--device is 'gpu', but must be a device of this machine, one of: cpu"),
     case("retrain run --data-root ''", "--data-root is '', but must be the path of a folder"),
     case("retrain run --epochs 0", "--epochs is '0'", FROM_1),
+    case("retrain run --weights ''", "--weights is '', but must be imagenet, a file or a folder"),
+    *(case(f"retrain run --weights {x}", f"weights is '{x}', but must be {WEIGHTS}") for x in ("imagnet", "images")),
+    case(["retrain", "run", "--weights", "a\0\n"], f"weights is 'a\\x00\\n', but must be {WEIGHTS}"),
+    case("retrain run --weights /dev/zero", f"weights is '/dev/zero', but must be {WEIGHTS}"),
+    case("retrain run --weights study.yaml", "study.yaml: is damaged, or is not what torch.save makes of a state dict"),
+    case("retrain run --weights imagenet", "imagenet: features.0.0.weight has shape [32, 3, 3, 3], but must be the"),
     case(
         "search study.yaml --run run --set sampler.seed=3",
         "run: was begun with another study",

@@ -190,6 +190,32 @@ def test_paths_count_from_the_file_and_overrides_from_here(tmp_path: Path, monke
     assert StudyConfig.load(home).data.root == "/home/me/y"
 
 
+@pytest.mark.parametrize(
+    ("weights", "path"),
+    [
+        (None, None),
+        ("imagenet", "imagenet"),
+        ("../w/v2.pth", "FOLDER/studies/../w/v2.pth"),
+        ("./imagenet", "FOLDER/studies/imagenet"),
+        ("/w/v2.pth", "/w/v2.pth"),
+        ("~/v2.pth", "/home/me/v2.pth"),
+    ],
+)
+def test_where_the_weights_are(
+    weights: str | None, path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They count from the file, also among the overrides, and a run keeps where they are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    expected = path and path.replace("FOLDER", str(tmp_path))
+    study = written(tmp_path / "studies", STUDY | {"retrain": {"epochs": 3, "weights": weights}})
+    config = StudyConfig.load(study.relative_to(tmp_path))
+    assert config.retrain is not None and config.retrain.weights == expected
+    assert StudyConfig.of(yaml.safe_load(config.to_yaml()), "f") == config
+    study = written(tmp_path / "studies", STUDY | {"retrain": {"epochs": 3}})
+    assert StudyConfig.load(study, [f"retrain.weights={weights or 'null'}"]).retrain == config.retrain
+
+
 # Going on
 
 
@@ -202,6 +228,7 @@ def test_paths_count_from_the_file_and_overrides_from_here(tmp_path: Path, monke
         {"space": "elsewhere.yaml"},
         {"enqueue": ["a.yaml"]},
         {"retrain": {"epochs": 3}},
+        {"retrain": {"epochs": 3, "weights": "imagenet"}},
         {"data": {"source": "digits", "root": "/elsewhere", "download": True}},
         {"data": {"source": "digits", "validation": 0.1}},
         {"proxy": {"rungs": [{"epochs": 1}, {"epochs": 3, "share": 1.0}], "recipe": {"lr": 0.05, "momentum": 0.9}}},
@@ -256,7 +283,7 @@ def test_a_study_survives_its_own_yaml() -> None:
         "budget": {"params": "0.363M", "macs": 2e7},
         "sampler": {"name": "nsga2", "seed": 3, "population": 8},
         "data": {"source": "imagefolder", "root": "/fotos/날씨 \U0001f600", "size": 32, "corrupt": "skip"},
-        "retrain": {"epochs": 3, "data": "train", "recipe": {"lr": 1e-3, "optimiser": "adamw"}},
+        "retrain": {"epochs": 3, "data": "train", "weights": "/w", "recipe": {"lr": 1e-3, "optimiser": "adamw"}},
         "enqueue": ["/a.yaml"],
         "storage": "sqlite:///x.db",
         "device": "cuda:1",
