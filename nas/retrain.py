@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,20 +57,30 @@ def retrain(
     the loss is not finite.
     """
     architecture, _ = run.pick(pick)
+    recipe = run.config.retrain_recipe(epochs)
     if weights is None and run.config.retrain is not None:
         weights = run.config.retrain.weights
     network = build(architecture, seed)
-    start = None if weights is None else load_weights(network, weights)
     training = _Training(
         architecture=architecture,
-        recipe=run.config.retrain_recipe(epochs),
+        recipe=recipe,
         data=run.config.data if data_root is None else run.config.data.model_copy(update={"root": data_root}),
         images="train" if run.config.retrain is None else run.config.retrain.data,
         seed=seed,
         device=device or run.config.device or str(pick_device()),
-        start=start,
+        start=None if weights is None else load_weights(network, weights),
     )
     folder = run.folder / "retrain" / training.name
+    with _locked(folder):
+        try:
+            return Retrained(folder, training.finish(folder, network, on_epoch))
+        except Diverged as error:
+            raise InputError(f"{folder}: {error}") from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps other processes out. Raises InputError if that cannot be."""
     lock = FileLock(folder / "train.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,9 +90,7 @@ def retrain(
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
     try:
-        return Retrained(folder, training.finish(folder, network, on_epoch))
-    except Diverged as error:
-        raise InputError(f"{folder}: {error}") from None
+        yield
     finally:
         lock.release()
 

@@ -41,8 +41,9 @@ class Start:
 
 
 def load_weights(network: Network, weights: nn.Module | Tensors | Path | str) -> Start:
-    """Gives `network` (see `build`) the values of `weights`, at any resolution; where the class count differs, the
-    classifier keeps its own, which are those of `build`'s seed.
+    """Gives `network` the values of `weights`; where the class count differs, the classifier keeps its own.
+
+    Those are of the seed that `build` was given. The resolution makes no difference: no tensor depends on it.
 
     `weights` is a `torchvision.models.mobilenet_v2` of any width_mult, its state dict, a .pth or .safetensors file of
     that, a folder that `nas retrain` made of the same architecture, or "imagenet": torchvision's own
@@ -195,7 +196,7 @@ def _check_tensor(name: str, tensor: object, source: str) -> None:
         raise InputError(f"{place} is a {type(tensor).__name__}, but must be a dense tensor of numbers")
     if tensor.is_floating_point() == (_kind(name) == "num_batches_tracked") or tensor.is_complex():
         raise InputError(f"{place} has the type {tensor.dtype}, but must be a float (num_batches_tracked: an integer)")
-    if not tensor.isfinite().all():
+    if not tensor.float().isfinite().all():
         raise InputError(f"{place} is not finite")
 
 

@@ -163,6 +163,14 @@ def test_half_precision_and_another_order_are_read(state: State) -> None:
     assert {x.dtype for x in one.parameters()} == {torch.float32}
 
 
+def test_eight_bit_floats_are_read(state: State) -> None:
+    """isfinite has no kernel for them."""
+    state["classifier.1.bias"] = torch.full((10,), 0.5, dtype=torch.float8_e5m2)
+    network = build(ours())
+    load_weights(network, state)
+    assert torch.equal(network.state_dict()["layers.19.layers.3.bias"], torch.full((10,), 0.5))
+
+
 def test_our_own_network_with_other_classes() -> None:
     source, network = build(ours(classes=7), seed=1), build(ours(classes=4, resolution=32), seed=2)
     start = load_weights(network, source)
