@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -54,21 +55,21 @@ MAX_COMBINATIONS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a key may be: one value, a choice of several, or one value for each value of the shared choice `by`."""
+    """One value, a choice of several, or one for each of `keys`: what the shared choices `by` are."""
 
     name: str
     values: tuple[Value, ...]
-    by: str | None = None
-    keys: tuple[Value, ...] = ()
+    by: tuple[str, ...] = ()
+    keys: tuple[tuple[Value, ...], ...] = ()
 
     def pick(self, ask: Ask, shared: Shared) -> Value:
-        if self.by is not None:
-            return self.values[self.keys.index(shared[self.by])]
+        if self.by:
+            return self.values[self.keys.index(tuple(shared[name] for name in self.by))]
         return self.values[0] if len(self.values) == 1 else ask(self.name, self.values)
 
     @property
     def is_choice(self) -> bool:
-        return self.by is None and len(self.values) > 1
+        return not self.by and len(self.values) > 1
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Row:
     def follows(self) -> set[str]:
         """The shared choices that this row depends on (`width` also where the space has none)."""
         scales = {"width"} if any(alternative.scale is not False for alternative in self.alternatives) else set()
-        return {setting.by for setting in self.settings() if setting.by is not None} | scales
+        return {name for setting in self.settings() for name in setting.by} | scales
 
     def combinations(self) -> int:
         """At most as many different outcomes has `form` for one value of the shared choices."""
@@ -182,7 +183,7 @@ def every(form: Callable[[Ask], T]) -> Iterator[tuple[dict[str, Value], T]]:
 
 
 def read_setting(kind: Any, data: object, name: str, shared: Mapping[str, Setting], where: str) -> Setting:
-    """A scalar, a list, `{by: choice}` or `{by: choice, table: {value: ...}}`, every value checked against `kind`."""
+    """A scalar, a list, `{by: choice}` or `{by: choices, table: {value: ...}}`, every value checked against `kind`."""
     place = f"{where}: {name}"
     if isinstance(data, dict):
         return _read_followed(kind, data, name, shared, place)
@@ -199,16 +200,24 @@ def read_setting(kind: Any, data: object, name: str, shared: Mapping[str, Settin
 def _read_followed(kind: Any, data: Mapping[Any, Any], name: str, shared: Mapping[str, Setting], place: str) -> Setting:
     if not {"by"} <= set(data) <= {"by", "table"}:
         raise refuse(place, data, "a value, a list of values, or {by: choice, table: {...}}")
-    if not isinstance(data["by"], str) or data["by"] not in shared:
+    by = tuple(data["by"]) if isinstance(data["by"], list) else (data["by"],)
+    if not all(isinstance(each, str) and each in shared for each in by) or not 0 < len(set(by)) == len(by):
         known = choices(shared) if shared else "the name of a shared choice, and there is none here"
-        raise refuse(f"{place}.by", data["by"], known)
-    keys = shared[data["by"]].values
-    table = data.get("table", {key: key for key in keys})
-    if not isinstance(table, dict) or set(table) != set(keys):
+        raise refuse(f"{place}.by", data["by"], known + (", or a list of these, each once" if len(shared) > 1 else ""))
+    levels = [shared[each].values for each in by]
+    table = data.get("table", {key: key for key in levels[0]} if len(by) == 1 else None)
+    entries = _entries(table, levels, f"{place}.table")
+    return Setting(name, tuple(plain(checked(kind, *entry)) for entry in entries), by, tuple(product(*levels)))
+
+
+def _entries(table: object, levels: list[tuple[Value, ...]], place: str) -> Iterator[tuple[object, str]]:
+    """What a table of tables holds, one level for each of the choices it goes by, and where."""
+    if not levels:
+        return iter([(table, place)])
+    if not isinstance(table, dict) or set(table) != set(levels[0]):
         given = list(table) if isinstance(table, dict) else table
-        raise refuse(f"{place}.table", given, f"a mapping with a value for each of: {', '.join(map(str, keys))}")
-    values = tuple(plain(checked(kind, table[key], f"{place}.table.{key}")) for key in keys)
-    return Setting(name, values, data["by"], keys)
+        raise refuse(place, given, f"a mapping with a value for each of: {', '.join(map(str, levels[0]))}")
+    return (entry for key in levels[0] for entry in _entries(table[key], levels[1:], f"{place}.{key}"))
 
 
 def read_shared(data: Mapping[str, Any], reserved: set[str], where: str) -> dict[str, Setting]:
@@ -232,7 +241,7 @@ def follow(setting: Setting, shared: dict[str, Setting]) -> Setting:
     if not setting.is_choice:
         return setting
     shared[setting.name] = setting
-    return Setting(setting.name, setting.values, setting.name, setting.values)
+    return Setting(setting.name, setting.values, (setting.name,), tuple((value,) for value in setting.values))
 
 
 def read_defaults(data: Mapping[str, Any], shared: dict[str, Setting], where: str) -> dict[str, Setting]:
@@ -253,15 +262,10 @@ def read_row(
     data: object, name: str, shared: Mapping[str, Setting], defaults: Mapping[str, Setting], where: str
 ) -> Row:
     """A mapping or a list of alternative mappings. Raises InputError that names the key path."""
-    if isinstance(data, list) and data:
-        alternatives = [_alternative(item, f"{name}[{i}]", shared, defaults, where) for i, item in enumerate(data)]
-    else:
-        alternatives = [_alternative(data, name, shared, defaults, where)]
-    row = Row(name, tuple(alternatives))
-    if row.combinations() > MAX_COMBINATIONS:
-        raise InputError(
-            f"{where}: {name} has {row.combinations():.3g} combinations, but must have at most {MAX_COMBINATIONS}"
-        )
+    items = {f"{name}[{i}]": item for i, item in enumerate(data)} if isinstance(data, list) and data else {name: data}
+    row = Row(name, tuple(_alternative(item, place, shared, defaults, where) for place, item in items.items()))
+    if (count := row.combinations()) > MAX_COMBINATIONS:
+        raise InputError(f"{where}: {name} has {count:.3g} combinations, but must have at most {MAX_COMBINATIONS}")
     return row
 
 
@@ -292,5 +296,4 @@ def _alternative(
         for key, default in defaults_of(block).items():
             if default is None and key not in settings:
                 raise InputError(f"{place}.{key} is missing: {block} needs it")
-    scale = checked(_SCALE, data.get("scale", not classifies), f"{place}.scale")
-    return Alternative(settings, scale)
+    return Alternative(settings, checked(_SCALE, data.get("scale", not classifies), f"{place}.scale"))

@@ -81,6 +81,9 @@ def dicts(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         data["defaults"] = {"activation": draw(some("relu", "relu6")), "k": draw(st.sampled_from([3, 5]))}
     data["stem"] = {"block": "conv", "c": draw(some(4, 8))}
+    if shared and isinstance(data.get("width"), list) and draw(st.booleans()):
+        c = st.sampled_from([4, 6, 8])
+        data["stem"]["c"] = {"by": ["g", "width"], "table": {g: {w: draw(c) for w in data["width"]} for g in (1, 2)}}
     rows = st.one_of(mappings(shared, widths), st.lists(mappings(shared, widths), min_size=1, max_size=2))
     data["stages"] = draw(st.lists(rows, min_size=1, max_size=2))
     data["head"] = [{"block": "conv", "k": 1, "c": 8, "n": [0, 1]}] if draw(st.booleans()) else []
@@ -403,6 +406,21 @@ def test_a_resolution_may_follow_a_choice_and_rows_the_resolution() -> None:
     assert {(m.resolution, m.stages[0].c) for m in Space.from_dict(data).enumerate()} == {(8, 4), (16, 8)}
 
 
+def test_a_value_may_follow_several_choices_through_a_table_of_tables() -> None:
+    table = {8: {"a": 1, "b": 2}, 16: {"a": 3, "b": 4}}
+    data: dict[str, Any] = {
+        "choices": {"x": ["a", "b"]},
+        "resolution": [8, 16],
+        "stem": {"block": "conv", "c": {"by": ["resolution", "x"], "table": table}},
+        "stages": [{"block": "separable", "c": {"by": ["x"], "table": {"a": 8, "b": 4}}}],
+        "head": {"block": "classifier"},
+    }
+    space = Space.from_dict(data)
+    found = {(m.resolution, m.stages[0].c, m.stages[1].c) for m in space.enumerate()}
+    assert found == {(8, 1, 8), (8, 2, 4), (16, 3, 8), (16, 4, 4)} and space.size == 4
+    assert all(space.decode(space.encode(member)) == member for member in space.enumerate())
+
+
 def test_the_data_say_channels_and_classes() -> None:
     space = Space.from_dict(SMALL, in_channels=1, classes=100)
     member = next(space.enumerate())
@@ -576,6 +594,23 @@ BAD_SPACES: list[tuple[str, str]] = [
     ),
     (text("{block: separable, c: {by: [1]}}", choices="{y: [8, 16]}"), "stages[0].c.by is [1], but must be one of: y"),
     (
+        text("{block: separable, c: {by: [y, y]}}", choices="{y: [8, 16], z: [1, 2]}"),
+        "stages[0].c.by is ['y', 'y'], but must be one of: y, z, or a list of these, each once",
+    ),
+    (text("{block: separable, c: {by: []}}", choices="{y: [8, 16]}"), "stages[0].c.by is [], but must be one of: y"),
+    (
+        text("{block: separable, c: {by: [y, z]}}", choices="{y: [8, 16], z: [1, 2]}"),
+        "stages[0].c.table is None, but must be a mapping with a value for each of: 8, 16",
+    ),
+    (
+        text("{block: separable, c: {by: [y, z], table: {8: {1: 2, 2: 4}, 16: 8}}}", choices="{y: [8, 16], z: [1, 2]}"),
+        "stages[0].c.table.16 is 8, but must be a mapping with a value for each of: 1, 2",
+    ),
+    (
+        text("{block: separable, c: {by: [y, z], table: {8: {1: 2, 2: k}}}}", choices="{y: [8], z: [1, 2]}"),
+        "stages[0].c.table.8.2 is 'k', but must be a valid integer",
+    ),
+    (
         text("{block: separable, c: {table: {1: 2}}}"),
         "stages[0].c is {'table': {1: 2}}, but must be a value, a list of values, or {by: choice, table: {...}}",
     ),
@@ -643,7 +678,7 @@ BAD_SPACES: list[tuple[str, str]] = [
     (text(defaults="[3]"), "defaults is [3], but must be a mapping of block options to values"),
     (
         text(defaults="{kk: 3}"),
-        "defaults.kk is not known; the keys here are: activation, cap, dense, dropout, groups, ",
+        "defaults.kk is not known; the keys here are: activation, bias, cap, dense, dropout, ",
     ),
     (text(defaults="{k: 4}"), "defaults.k is 4, but must be an odd number"),
     (
