@@ -34,7 +34,8 @@ class Network(nn.Module):
 def build(architecture: Architecture, seed: int | None = None) -> Network:
     """A new network with new weights, those of `seed` where one is given (the global generator is left as it was).
 
-    Convolutions: normal, variance 2 / fan-out; linear layers: normal, standard deviation 0.01; normalisation 1 and 0.
+    Convolutions: normal, variance 2 / fan-out; linear layers: normal, standard deviation 0.01; biases 0; normalisation
+    1 and 0.
     Raises InputError for an unknown block or option, an illegal value, a block that cannot stand where the
     architecture puts it, or if not just the last layer is a classifier.
     """
@@ -53,5 +54,6 @@ def build(architecture: Architecture, seed: int | None = None) -> Network:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
     return network

@@ -44,6 +44,7 @@ LEGAL: dict[str, list[Any]] = {
     "reduction": [1, 4, 10**6],
     "shortcut": ["bottleneck", "expansion", "none", "projection"],
     "shuffle": [True, False],
+    "stack": [True, False],
     "t": [1, 1.5, 2, 6],
 }
 ILLEGAL: dict[str, list[Any]] = {
@@ -61,6 +62,7 @@ ILLEGAL: dict[str, list[Any]] = {
     "reduction": [0, "4"],
     "shortcut": [True, False, "identity"],
     "shuffle": [None, 1],
+    "stack": [1, "yes"],
     "t": [0, -1, 101, math.inf, math.nan, "6", True],
 }
 REQUIRED: dict[str, Any] = {"groups": 2, "t": 2}
@@ -105,7 +107,7 @@ def stir(module: nn.Module) -> nn.Module:
 def alive(module: nn.Module) -> nn.Module:
     """Biases so large that no unit of a linear layer is dead by chance, and all have gradients."""
     for part in module.modules():
-        if isinstance(part, nn.Linear):
+        if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.ones_(part.bias)
     return module
 
@@ -201,7 +203,7 @@ def test_the_largest_values_are_legal(block: str, options: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("block", "options", "line"),
     [
-        ("mbcnv", {}, "block is 'mbcnv', but must be one of: bottleneck, classifier, conv, cse, identity, separable, "),
+        ("mbcnv", {}, "block is 'mbcnv', but must be one of: bottleneck, classifier, conv, cse, identity, maxpool, "),
         ("bottleneck", {}, "bottleneck.t is missing"),
         ("shuffle", {"k": 5}, "shuffle.groups is missing"),
         ("separable", {"t": 6}, "t is not an option of separable; its options are: k, activation"),
@@ -242,6 +244,7 @@ IMPOSSIBLE: list[tuple[str, tuple[int, int, int, int], dict[str, Any], str]] = [
     ("shuffle", (8, 24, 2, 8), {"groups": 3}, "groups=3 does not divide the 8 input channels"),
     ("shuffle", (9, 24, 2, 8), {"groups": 4, "dense": True}, "groups=4 does not divide the 6 bottleneck channels"),
     ("shuffle", (9, 24, 2, 8), {"groups": 2, "dense": True}, "groups=2 does not divide the 15 made channels"),
+    ("maxpool", (8, 16, 2, 8), {}, "it keeps the channels, so c=16 must be the 8 input channels"),
     ("classifier", (8, 10, 2, 8), {}, "it sees the whole image at once, so s=2 must be 1"),
 ]
 
@@ -467,6 +470,7 @@ def naive_mean(x: Array, channels: int) -> Array:
         (6, 9, 1, {"t": 1.5}),
         (6, 5, 1, {"t": 2}),  # 12 channels onto 5
         (6, 8, 2, {"t": 2, "groups": 3, "norm": "each"}),  # 12 onto 8
+        (6, 10, 1, {"t": 1, "stack": True}),  # 6 onto 10
     ],
 )
 @torch.no_grad()
@@ -519,12 +523,24 @@ def test_identity_is_nothing_or_one_convolution() -> None:
         assert torch.allclose(module(x), norm(F.conv2d(x, conv.weight, stride=stride), batch_norm), atol=1e-6)
 
 
+@pytest.mark.parametrize(("k", "s", "side"), [(3, 2, 6), (3, 2, 7), (5, 1, 4), (2 * 7 + 1, 3, 2)])
+def test_maxpool_is_the_largest_pixel_in_reach(k: int, s: int, side: int) -> None:
+    x = torch.randn(2, 3, side, side)
+    y = make("maxpool", 3, 3, s, side, {"k": k})(x)
+    for row in range(y.shape[2]):
+        for column in range(y.shape[3]):
+            rows, columns = (slice(max(0, at * s - k // 2), at * s + k // 2 + 1) for at in (row, column))
+            assert torch.equal(y[:, :, row, column], x[:, :, rows, columns].amax((2, 3)))
+
+
 def test_classifier_is_the_mean_and_a_linear_layer() -> None:
     module = make("classifier", 8, 3, 1, 5, {"dropout": 0.5})
     linear = next(part for part in module.modules() if isinstance(part, nn.Linear))
     x = torch.randn(4, 8, 5, 5)
     assert torch.allclose(module.eval()(x), x.mean((2, 3)) @ linear.weight.T + linear.bias, atol=1e-6)
     assert not torch.equal(module.train()(x), module(x))
+    without = make("classifier", 8, 3, 1, 5, {"bias": False})
+    assert [name for name, _ in without.named_parameters()] == ["layers.3.weight"]
 
 
 # --- networks
@@ -556,11 +572,12 @@ def test_a_seed_names_the_weights_and_leaves_the_global_generator_alone() -> Non
 
 
 def test_weights_start_as_documented() -> None:
-    network = build(small(Stage.of("conv", 64, k=3), Stage.of("separable", 256), resolution=4), seed=0)
+    rows = Stage.of("conv", 64, k=3), Stage.of("separable", 256), Stage.of("conv", 256, k=1, bias=True)
+    network = build(small(*rows, resolution=4), seed=0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * module.kernel_size[0] ** 2
-            assert module.bias is None
+            assert module.bias is None or not module.bias.any()
             assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.1)
             assert abs(module.weight.mean().item()) < 0.1 * module.weight.std().item()
         elif isinstance(module, nn.Linear):

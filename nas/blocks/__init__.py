@@ -15,6 +15,7 @@ from nas.blocks.classifier import Classifier
 from nas.blocks.conv import Conv
 from nas.blocks.cse import CSE
 from nas.blocks.identity import Identity
+from nas.blocks.maxpool import MaxPool
 from nas.blocks.separable import Separable
 from nas.blocks.shuffle import Shuffle
 from nas.inputs import InputError, checked, choices, refuse
@@ -25,6 +26,7 @@ BLOCKS: dict[str, type[Block]] = {
     "conv": Conv,
     "cse": CSE,
     "identity": Identity,
+    "maxpool": MaxPool,
     "separable": Separable,
     "shuffle": Shuffle,
 }

@@ -11,7 +11,7 @@ from nas.blocks.block import Block
 
 
 class Classifier(Block):
-    """(batch, in_channels, h, w) -> (batch, out_channels): mean over h and w, dropout, linear with bias."""
+    """(batch, in_channels, h, w) -> (batch, out_channels): mean over h and w, dropout, linear (with `bias`)."""
 
     def __init__(
         self,
@@ -21,10 +21,11 @@ class Classifier(Block):
         resolution: int,
         *,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        bias: bool = True,
     ) -> None:
         super().__init__(in_channels, out_channels, stride, resolution)
         self.layers = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(in_channels, out_channels)
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(in_channels, out_channels, bias)
         )
 
     @classmethod

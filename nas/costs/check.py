@@ -19,18 +19,26 @@ def on_meta(architecture: Architecture) -> Network:
 def ptflops_counts(network: Network) -> tuple[int, int]:
     """(params, MACs) by ptflops, backend aten.
 
-    That backend counts a bias as one more multiply-add per output; a MAC here has none, so they are taken off.
+    That backend counts a bias as one more multiply-add per output; a MAC here has none, so they are taken off: the
+    outputs of all biased layers, counted as ptflops runs them on its one image.
     """
     from ptflops import get_model_complexity_info
 
     architecture = network.architecture
-    biases = sum(
-        module.out_features for module in network.modules() if isinstance(module, nn.Linear) and module.bias is not None
-    )
+    biases = 0
+
+    def add(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        nonlocal biases
+        biases += output.numel()
+
+    biased = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d) and m.bias is not None]
+    hooks = [module.register_forward_hook(add) for module in biased]
     shape = (architecture.in_channels, architecture.resolution, architecture.resolution)
     macs, params = get_model_complexity_info(
         network, shape, as_strings=False, print_per_layer_stat=False, backend="aten"
     )
+    for hook in hooks:
+        hook.remove()
     return int(params), int(macs) - biases
 
 
