@@ -3,9 +3,9 @@
 
     scripts/check_nas_bench_macro.py nas-bench-macro_cifar10.json
 
-PATH is the JSON file of github.com/xiusu/NAS-Bench-Macro (or that, packed with xz): 6,561 codes of eight digits, each with
-`params` and `flops`. Prints every code that costs something else here, and how many networks are distinct (3,969: where
-in a stage a 0 stands behind the first layer makes no difference). Exits with 1 if a number differs.
+PATH is the JSON file of github.com/xiusu/NAS-Bench-Macro (or that, packed with xz): 6,561 codes of eight digits, each
+with `params` and `flops`. Prints every code that costs something else here, and how many networks are distinct (3,969:
+where in a stage a 0 stands behind the first layer makes no difference). Exits with 1 if a number differs or codes lack.
 """
 
 from __future__ import annotations

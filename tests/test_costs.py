@@ -127,17 +127,24 @@ def test_published_networks(architecture: Architecture, params: int, macs: int) 
     assert ours(architecture) == (params, macs)
 
 
-def test_share_of_the_macs_of_mobilenet_v1() -> None:
-    # Table 2 of the paper: pointwise 94.86 %, depthwise 3.06 %, fully connected 0.18 %.
+def test_shares_of_the_macs_and_weights_of_mobilenet_v1() -> None:
+    # Table 2 of the paper: pointwise, depthwise, standard convolution (its 1.19 % of MACs is a misprint), classifier.
     depthwise = pointwise = 0
+    weights = {"pointwise": 0, "depthwise": 0, "stem": 27 * 32, "classifier": 1024 * 1000}
     for layer in mobilenet_v1().layers[1:-1]:
         depthwise += layer.out_resolution**2 * 9 * layer.in_channels
         pointwise += layer.out_resolution**2 * layer.in_channels * layer.out_channels
+        weights["depthwise"] += 9 * layer.in_channels
+        weights["pointwise"] += layer.in_channels * layer.out_channels
     stem, classifier = 112**2 * 27 * 32, 1024 * 1000
     total = cost(mobilenet_v1(), "macs")
     assert depthwise + pointwise + stem + classifier == total
     shares = [round(100 * part / total, 2) for part in (pointwise, depthwise, stem, classifier)]
     assert shares == [94.86, 3.06, 1.91, 0.18]
+    # Beside the weights there are two numbers for each of 10,944 normalised channels, and 1,000 biases.
+    assert sum(weights.values()) + 2 * 10_944 + 1000 == cost(mobilenet_v1(), "params")
+    shares = [round(100 * part / sum(weights.values()), 2) for part in weights.values()]
+    assert shares == [74.59, 1.06, 0.02, 24.33]
 
 
 def test_the_bottleneck_formula() -> None:
@@ -162,7 +169,7 @@ def test_the_shufflenet_formula(groups: int) -> None:
 
 
 def test_the_cse_rows_of_the_korean_paper() -> None:
-    # Reading N1 of the golden tables: rows (c, n, s) with t = 2 behind 32 channels at 32 x 32.
+    # search_spaces/mobilenet_v2_cse.yaml: rows (c, n, s) with t = 2 behind 32 channels at 32 x 32.
     rows = tuple(Stage.of("cse", c, n=n, s=s, t=2) for c, n, s in ((64, 4, 2), (96, 3, 2), (160, 3, 1), (320, 1, 2)))
     stages = Architecture(rows, 32, 32)
     assert cost(stages, "params") == 314_112
