@@ -529,7 +529,7 @@ def tower(levels: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCK_LIST = "one of: bottleneck, classifier, conv, cse, identity, separable, shuffle"
+BLOCK_LIST = "one of: bottleneck, classifier, conv, cse, identity, maxpool, separable, shuffle"
 TOP = "the keys here are: choices, classes, defaults, divisor, head, in_channels, name, resolution, stages, stem, width"
 BAD_SPACES: list[tuple[str, str]] = [
     # rows
@@ -645,7 +645,7 @@ BAD_SPACES: list[tuple[str, str]] = [
         text(head="[[{block: classifier}, {block: classifier, dropout: 0.5}]]"),
         "head[0].block is 'classifier, classifier', but must be classifier, as it is the last row",
     ),
-    (text(head="{block: classifier, c: 8}"), "head.c is not known; the keys here are: block, dropout, scale"),
+    (text(head="{block: classifier, c: 8}"), "head.c is not known; the keys here are: bias, block, dropout, scale"),
     (text(head="{block: classifier, dropout: 1}"), "head.dropout is 1, but must be less than 1"),
     # the top
     (text(clases="8"), f"clases is not known; {TOP}"),
