@@ -122,7 +122,7 @@ def study(*says: str, options: str = "", **values: Any) -> Any:
 
 
 BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
-BLOCKS = "must be one of: bottleneck, classifier, conv, cse, identity, separable, shuffle"
+BLOCKS = "must be one of: bottleneck, classifier, conv, cse, identity, maxpool, separable, shuffle"
 SPACE_KEYS = "choices, classes, defaults, divisor, head, in_channels, name, resolution, stages, stem, width"
 STUDY_KEYS = "budget, data, device, enqueue, name, objectives, proxy, retrain, sampler, space, storage, trials, workers"
 COSTS = "one of: flops, macs, params, peak_memory_bytes"
