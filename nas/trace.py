@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,27 +17,43 @@ from nas.architecture import Architecture, Layer, Stage
 # An inference runtime folds these into the operator in front of them: they work in its output's place. So they are
 # not even run here: their meta kernels are the slowest of all (4 ms for a batch normalisation).
 _NORMS = frozenset({"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"})
+_SUMS = frozenset({"addmm", "mm", "_adaptive_avg_pool3d"})
+_POOLS = frozenset({"avg_pool2d", "max_pool2d_with_indices", "_adaptive_avg_pool2d"})
 _ACTIVATIONS = frozenset("relu relu_ hardtanh hardtanh_ hardswish hardswish_ silu silu_ sigmoid sigmoid_".split())
+
+
+Kind = Literal["elementwise", "channelwise", "shuffle", "sum", "concat", "whole"]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator that materialises a tensor. Tensors are numbered; 0 is the layer's input."""
+    """One operator that materialises a tensor. Tensors are numbered; 0 is the layer's input.
+
+    `kind` says what one output channel needs: elementwise and channelwise (depthwise convolution, pooling) the same
+    channel of what is in `sliced`; shuffle one other channel; sum (convolution, linear, mean over channels) a weighted
+    sum over the channels of `sliced`; concat copies; whole may be anything. Reads not in `sliced` are needed whole.
+    """
 
     name: str
     reads: tuple[int, ...]
     writes: int
+    kind: Kind = "whole"
+    sliced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One layer on one image: parameters, MACs, its operators, and the element count of each tensor they touch."""
+    """One layer on one image: parameters, MACs, its operators, and element and channel count of each tensor they touch.
+
+    A tensor that is not (channels, ...) has one channel.
+    """
 
     layer: Layer
     params: int
     macs: int
     operators: tuple[Operator, ...]
     elements: tuple[int, ...]
+    channels: tuple[int, ...]
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -49,7 +65,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operators: list[Operator] = []
         self.parameters = parameters
         self.numbers = {self.storage(x): 0}
-        self.elements = [x.numel()]
+        self.elements, self.channels = [x.numel()], [x.shape[1]]
         self.kept: list[torch.Tensor] = [x]
 
     @staticmethod
@@ -66,15 +82,49 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet in flop_registry:
             self.macs += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        reads = [self.numbers[self.storage(x)] for x in tensors if self.storage(x) in self.numbers]
+        inputs = [(self.numbers[self.storage(x)], x) for x in tensors if self.storage(x) in self.numbers]
         written = next(x for x in tree_leaves(out) if isinstance(x, torch.Tensor))
         place = self.storage(written)
-        if place not in self.numbers and place not in self.parameters and reads:
+        if place not in self.numbers and place not in self.parameters and inputs:
+            number, x = inputs[0]
+            kind = _kind(func, args, x, written, self.channels[number])
+            channels = written.shape[1] if written.dim() in (2, 4) else 1
+            channels = self.channels[number] if kind == "shuffle" else channels
             self.kept.append(written)  # alive, or its address could be given to another tensor
             self.numbers[place] = len(self.elements)
             self.elements.append(written.numel())
-            self.operators.append(Operator(packet.__name__, tuple(dict.fromkeys(reads)), self.numbers[place]))
+            self.channels.append(channels)
+            reads = tuple(dict.fromkeys(number for number, _ in inputs))
+            sliced = tuple(number for number in reads if self._sliced(kind, number, inputs, channels))
+            self.operators.append(Operator(packet.__name__, reads, self.numbers[place], kind, sliced))
         return out
+
+    def _sliced(self, kind: Kind, number: int, inputs: list[tuple[int, torch.Tensor]], channels: int) -> bool:
+        """Whether all that an operator reads of a tensor, it may read some channels at a time."""
+        views = [x for other, x in inputs if other == number]
+        if kind in ("concat", "whole") or any(x.numel() != self.elements[number] for x in views):
+            return False
+        if kind in ("elementwise", "channelwise"):  # channel i is channel i
+            same = self.channels[number] == channels
+            return same and all(x.is_contiguous() and x.shape[1:2] == (channels,) for x in views)
+        return kind == "shuffle" or all(x.is_contiguous() for x in views)
+
+
+def _kind(func: Any, args: Any, x: torch.Tensor, written: torch.Tensor, channels: int) -> Kind:
+    """What one channel of `written` needs of `x`, a view of a tensor of `channels`."""
+    name = func._overloadpacket.__name__
+    over = {d % x.dim() for d in args[1] or ()} if name == "mean" and len(args) > 1 else set()
+    if name == "convolution" and not args[6]:  # not transposed
+        return "channelwise" if args[8] == x.shape[1] == written.shape[1] else "sum"
+    if name == "clone" and x.stride()[-2:] == (x.shape[-1], 1) and x.shape[-2:].numel() * channels == x.numel():
+        return "shuffle"  # a view with its channels in another order, each of them whole
+    if name == "cat":
+        return "concat"
+    if name in _SUMS or over == {1 if x.dim() == 4 else 2}:  # 2: of (batch, channels, in a group, height, width)
+        return "sum"
+    if name in _POOLS or (x.dim() == 4 and over == {2, 3}):
+        return "channelwise"
+    return "elementwise" if torch.Tag.pointwise in func.tags else "whole"
 
 
 @cache
@@ -90,7 +140,8 @@ def trace_layer(layer: Layer) -> Trace:
         with recorder:
             module(x)
     params = sum(weight.numel() for weight in module.parameters())
-    return Trace(layer, params, recorder.macs, tuple(recorder.operators), tuple(recorder.elements))
+    elements, channels = tuple(recorder.elements), tuple(recorder.channels)
+    return Trace(layer, params, recorder.macs, tuple(recorder.operators), elements, channels)
 
 
 @cache

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from functools import cache
 
 from nas.architecture import Architecture, Stage
+from nas.costs.block_memory import BLOCK_MEMORY_BYTES
 from nas.costs.cost import Cost
 from nas.costs.macs import FLOPS, MACS
 from nas.costs.params import PARAMS
-from nas.costs.peak_memory import PEAK_MEMORY_BYTES
+from nas.costs.peak_memory import PEAK_MEMORY_BYTES, PEAK_MEMORY_INT8_BYTES
 from nas.trace import trace_stage
 
 COSTS: dict[str, Cost] = {
@@ -17,6 +18,8 @@ COSTS: dict[str, Cost] = {
     "macs": MACS,
     "flops": FLOPS,
     "peak_memory_bytes": PEAK_MEMORY_BYTES,
+    "peak_memory_int8_bytes": PEAK_MEMORY_INT8_BYTES,
+    "block_memory_bytes": BLOCK_MEMORY_BYTES,
 }
 
 
