@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,9 +34,11 @@ class InPieces:
     The weights are cut in the constructor: calls allocate activations alone.
     """
 
+    no_projection: Sequence[None] = ()
+
     def __init__(self, block: nn.Module, splits: int) -> None:
         self.block, layers = block, list(block.layers.modules())
-        *expand, self.depthwise, self.project = [x for x in layers if isinstance(x, nn.Conv2d)]
+        *expand, self.depthwise, self.project = [*[x for x in layers if isinstance(x, nn.Conv2d)], *self.no_projection]
         self.expand = expand[0] if expand else None
         activations = [x for x in layers if type(x) in ACTIVATIONS.values()]
         self.between = activations[0] if expand else nn.Identity()
@@ -52,15 +55,18 @@ class InPieces:
         order = torch.searchsorted(first, source) if self.shuffle else None
         expand, bias = [], None
         if self.expand is not None:
-            bias = self.expand.bias[first].view(1, -1, 1, 1)
+            bias = torch.zeros(all_) if self.expand.bias is None else self.expand.bias
+            bias = bias[first].view(1, -1, 1, 1)
             narrow = self.expand.in_channels // self.expand.groups
             for group, inside in by_group(first, all_ // self.expand.groups):
                 weight = self.expand.weight.flatten(1)[first[inside]]
                 expand.append((weight, slice(group * narrow, (group + 1) * narrow), inside))
-        project, narrow = [], self.project.out_channels // self.project.groups
-        for group, inside in by_group(hidden, wide := all_ // self.project.groups):
-            rows = slice(group * narrow, (group + 1) * narrow)
-            project.append((self.project.weight.flatten(1)[rows][:, hidden[inside] - group * wide], inside, rows))
+        project = []
+        if self.project is not None:
+            wide, narrow = all_ // self.project.groups, self.project.out_channels // self.project.groups
+            for group, inside in by_group(hidden, wide):
+                rows = slice(group * narrow, (group + 1) * narrow)
+                project.append((self.project.weight.flatten(1)[rows][:, hidden[inside] - group * wide], inside, rows))
         weight, depthwise_bias = self.depthwise.weight[hidden], self.depthwise.bias[hidden]
         return Piece(int(hidden[0]), expand, bias, order, weight, depthwise_bias, project)
 
@@ -80,8 +86,9 @@ class InPieces:
         out = block.layers[-1](out) if type(block.layers[-1]) in ACTIVATIONS.values() else out
         return out if getattr(block, "shortcut", None) is None else out.add_(x)
 
-    def add(self, piece: Piece, x: Tensor, out: Tensor) -> None:
-        count, conv = len(piece.depthwise), self.depthwise
+    def made(self, piece: Piece, x: Tensor) -> Tensor:
+        """What the depthwise convolution reads."""
+        count = len(piece.depthwise)
         if piece.expand_bias is None:
             y = x[:, piece.start : piece.start + count]
         else:
@@ -89,8 +96,10 @@ class InPieces:
             for weight, reads, writes in piece.expand:
                 torch.mm(weight, x[0, reads].flatten(1), out=y[0, writes].flatten(1))
             y = self.between(y.add_(piece.expand_bias))
-        if piece.order is not None:
-            y = y.index_select(1, piece.order)
+        return y if piece.order is None else y.index_select(1, piece.order)
+
+    def add(self, piece: Piece, x: Tensor, out: Tensor) -> None:
+        y, count, conv = self.made(piece, x), len(piece.depthwise), self.depthwise
         z = F.conv2d(y, piece.depthwise, piece.depthwise_bias, conv.stride, conv.padding, groups=count)
         z = self.behind(z)
         if self.around:
@@ -103,6 +112,45 @@ class InPieces:
         fields = [value for piece in self.pieces for value in vars(piece).values()]
         parts = [part[0] for field in fields if isinstance(field, list) for part in field]
         return [*self.block.parameters(), *parts, *(field for field in fields if isinstance(field, Tensor))]
+
+
+class CSEInPieces(InPieces):
+    """The gate sees all channels, so the depthwise output is whole; the expansion in front of it is not."""
+
+    no_projection = (None,)
+
+    def __call__(self, box: list[Tensor]) -> Tensor:
+        x, block = box.pop(), self.block
+        side = -(-x.shape[-1] // block.stride)
+        out = x.new_empty(1, block.out_channels, side, side)
+        z = None
+        for piece in self.pieces:
+            y = self.made(piece, x)
+            z = x.new_empty(1, self.depthwise.out_channels, side, side) if z is None else z
+            self.filter(piece, y, z[:, piece.start : piece.start + len(piece.depthwise)])
+            del y
+        self.behind(z)
+        first, _, second, _ = block.layers[-1].gate
+        gate = z.mean(dim=1).flatten(1)
+        gate = first(gate).relu_()
+        gate = second(gate).sigmoid_()
+        z.mul_(gate.view(1, 1, side, side))
+        torch.mean(z.view(1, block.out_channels, -1, side, side), dim=2, out=out)
+        return out.add_(x) if block.shortcut else out
+
+    def filter(self, piece: Piece, y: Tensor, z: Tensor) -> None:
+        """The depthwise convolution of `y` into its place: torch's own cannot write into a part of a tensor."""
+        z.copy_(piece.depthwise_bias.view(1, -1, 1, 1).expand_as(z))
+        (k, _), (stride, _), (pad, _) = self.depthwise.kernel_size, self.depthwise.stride, self.depthwise.padding
+        ranges = []
+        for offset in range(-pad, k - pad):
+            inside = [i for i in range(z.shape[-1]) if 0 <= i * stride + offset < y.shape[-1]]
+            start = inside[0] * stride + offset
+            ranges.append((slice(inside[0], inside[-1] + 1), slice(start, inside[-1] * stride + offset + 1, stride)))
+        for row, (to_y, from_y) in enumerate(ranges):
+            for column, (to_x, from_x) in enumerate(ranges):
+                weight = piece.depthwise[:, 0, row, column].view(1, -1, 1, 1)
+                z[..., to_y, to_x].addcmul_(y[..., from_y, from_x], weight)
 
 
 def by_group(channels: Tensor, wide: int) -> list[tuple[int, slice]]:

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from in_pieces import InPieces
+from in_pieces import CSEInPieces, InPieces
 from live import folded, peak_of
 
 from nas import blocks
 from nas.architecture import Layer
 from nas.costs.block_memory import block_elements
-from nas.costs.peak_memory import operator_elements
-from nas.trace import Operator, Trace, trace_layer
+from nas.trace import trace_layer
 
 SPLIT: list[tuple[str, int, int, int, dict[str, Any]]] = [
     ("bottleneck", 16, 16, 1, {"t": 6}),
@@ -33,6 +32,9 @@ SPLIT: list[tuple[str, int, int, int, dict[str, Any]]] = [
     ("shuffle", 48, 48, 1, {"groups": 1}),
     ("shuffle", 48, 96, 2, {"groups": 4}),
     ("shuffle", 48, 96, 2, {"groups": 2, "dense": True, "ratio": 2}),
+    ("cse", 16, 16, 1, {"t": 3}),
+    ("cse", 16, 24, 2, {"t": 3, "groups": 2, "k": 5}),
+    ("cse", 16, 32, 1, {"t": 4, "groups": 4, "norm": "each", "reduction": 2}),
 ]
 
 
@@ -48,7 +50,7 @@ def test_a_block_in_pieces_allocates_what_is_modelled(
     torch.manual_seed(0)
     module = folded(blocks.make(block, i, o, stride, 15, options).eval())
     x = torch.randn(1, i, 15, 15)
-    pieces = InPieces(module, splits)
+    pieces = (CSEInPieces if block == "cse" else InPieces)(module, splits)
     out, peak = peak_of(pieces, x, pieces.weights())
     with torch.no_grad():
         assert torch.allclose(out, module(x), atol=1e-5)
