@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas import pareto
 from nas.architecture import Architecture
 from nas.config import StudyConfig
-from nas.costs import COSTS
+from nas.costs import COSTS, costs
 from nas.evaluation import ERROR_FILE
 from nas.files import sweep, write_text
 from nas.inputs import InputError, read_yaml, refuse
@@ -255,13 +255,16 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     outcome = attrs.get("outcome", "waiting" if trial.state == TrialState.WAITING else "running")
     architecture = candidate.get("architecture")
     last = rungs[-1] if rungs else {}
+    known = candidate.get("costs", {})
+    if known and (new := COSTS.keys() - known):  # a run from before these were costs
+        known = {**known, **costs(Architecture.from_dict(architecture), new)}
     return {
         "number": trial.number,
         "id": candidate.get("id", ""),
         "outcome": outcome,
         "accuracy": last.get("accuracy") if outcome == "trained" else None,
         "accuracy_std": last.get("accuracy_std") if outcome == "trained" else None,
-        **{name: candidate.get("costs", {}).get(name) for name in COSTS},
+        **{name: known.get(name) for name in COSTS},
         "reason": attrs.get("reason", ""),
         "epochs": last.get("epochs", 0),
         "seconds": float(sum(rung["seconds"] for rung in rungs)),
@@ -279,8 +282,8 @@ def front_table(trials: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
     trained = trials[trials["outcome"] == "trained"].astype(dict.fromkeys(COSTS, "int64"))
     maximise = [name == "accuracy" for name in objectives]
     front = trained[pareto.front(trained[objectives].to_numpy(float), maximise)]
-    costs = [name for name in objectives if name != "accuracy"][:1]
-    front = front.sort_values([*costs, "accuracy"], ascending=[*(True for _ in costs), False], ignore_index=True)
+    first = [name for name in objectives if name != "accuracy"][:1]
+    front = front.sort_values([*first, "accuracy"], ascending=[*(True for _ in first), False], ignore_index=True)
     if front.empty:
         return front.assign(knee=pd.Series(dtype=bool))
     error = (1 - front["accuracy"]).clip(lower=1e-4)

@@ -25,6 +25,7 @@ import yaml
 from PIL import Image
 
 import nas
+import nas.costs
 from nas.cli import main
 
 SPACE: dict[str, Any] = {
@@ -125,7 +126,7 @@ BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9
 BLOCKS = "must be one of: bottleneck, classifier, conv, cse, identity, maxpool, separable, shuffle"
 SPACE_KEYS = "choices, classes, defaults, divisor, head, in_channels, name, resolution, stages, stem, width"
 STUDY_KEYS = "budget, data, device, enqueue, name, objectives, proxy, retrain, sampler, space, storage, trials, workers"
-COSTS = "one of: flops, macs, params, peak_memory_bytes"
+COSTS = "one of: block_memory_bytes, flops, macs, params, peak_memory_bytes, peak_memory_int8_bytes"
 QUANTITY = "must be a positive number, or one with a suffix k, M or G such as 0.363M"
 WEIGHTS = "imagenet, a .pth or .safetensors file, or a folder that nas retrain made"
 FROM_1 = "must be a whole number from 1"
@@ -436,7 +437,7 @@ def test_a_search_goes_on_with_more_trials(here: Path) -> None:
     assert front == json.loads(called("front run --json").out)
 
 
-COLUMNS = "number id accuracy accuracy_std params macs flops peak_memory_bytes epochs seconds stages knee".split()
+COLUMNS = ["number", "id", "accuracy", "accuracy_std", *nas.costs.COSTS, "epochs", "seconds", "stages", "knee"]
 
 
 def test_the_front_as_text_json_csv_and_pictures(here: Path, searched: tuple[Path, Called]) -> None:

@@ -252,7 +252,9 @@ def test_costs_combine_over_layers(space: Space) -> None:
         assert found["flops"] == 2 * found["macs"]
         for name in ("params", "macs", "flops"):
             assert found[name] == sum(COSTS[name].of(each) for each in traces)
-        assert found["peak_memory_bytes"] == max(COSTS["peak_memory_bytes"].of(each) for each in traces)
+        for name in ("peak_memory_bytes", "peak_memory_int8_bytes", "block_memory_bytes"):
+            assert found[name] == max(COSTS[name].of(each) for each in traces)
+        assert found["peak_memory_bytes"] == 4 * found["peak_memory_int8_bytes"]
         sizes = [layer.in_channels * layer.resolution**2 for layer in architecture.layers]
         assert found["peak_memory_bytes"] > 4 * max(sizes)
 

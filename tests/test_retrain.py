@@ -127,9 +127,7 @@ def test_result(done: Retrained, studied: Path) -> None:
     assert done.folder.name == f"{architecture.id}-epochs3-seed0" and result["id"] == architecture.id
     best = Run.open(studied).front()["accuracy"].max()
     assert Run.open(studied).trials().set_index("id").loc[architecture.id, "accuracy"] == best
-    assert {name: result[name] for name in ("params", "macs", "peak_memory_bytes")} == {
-        name: value for name, value in costs(architecture).items() if name != "flops"
-    }
+    assert costs(architecture).items() <= result.items()
     splits = load_data(DataConfig(source="digits"))
     assert (result["mean"], result["std"]) == (list(splits.mean), list(splits.std))
     assert result["images"] == {"train": len(splits.train) + len(splits.validation), "test": len(splits.test)}

@@ -223,6 +223,14 @@ def trained(number: int, accuracy: float, width: int, outcome: str = "trained") 
     return record(number, TrialState.COMPLETE, attrs, values=[accuracy, known["params"]])
 
 
+def test_a_run_from_before_a_cost_was_known_shows_it() -> None:
+    trial = trained(0, 0.5, 8)
+    table = trials_table([trial])
+    known = dict(trial.user_attrs["candidate"]["costs"])
+    trial.user_attrs["candidate"]["costs"] = {"params": known["params"], "macs": known["macs"]}
+    assert trials_table([trial]).equals(table)
+
+
 def record(number: int, state: TrialState, attrs: dict[str, Any], values: list[float] | None = None) -> FrozenTrial:
     trial = create_trial(
         state=state, values=values, user_attrs=attrs, params={"c": 8}, distributions={"c": IntDistribution(8, 64)}

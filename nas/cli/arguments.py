@@ -71,7 +71,7 @@ drawn uniformly. Nothing is trained."""
     example = "nas space search_spaces/mobile_cifar.yaml --budget params=0.363M --budget macs=20M"
     parser = _add(commands, "space", summary, text, example)
     parser.add_argument("space", metavar="SPACE", help="a search space (YAML)")
-    rule = "an upper bound: params, macs, flops (two per MAC) or peak_memory_bytes; 0.363M, 30k; may be repeated"
+    rule = "an upper bound: params, macs, flops (two per MAC) or a memory in bytes; 0.363M, 30k; may be repeated"
     parser.add_argument("--budget", action="append", default=[], metavar="COST=LIMIT", help=rule)
     parser.add_argument("--samples", type=_positive, default=200, metavar="N", help="members to draw (default 200)")
     parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the draw (default 0)")

@@ -8,11 +8,15 @@ All of it follows from the trace:
 
 * bottleneck, separable, ShuffleNet unit: all hidden channels are cut. Groups and shuffle are no obstacle (a hidden
   channel needs one group of the input and adds to one group of the output), but a shuffle still copies its piece.
-* Shortcuts and concatenation: written into the output itself, which is there once.
+* Shortcuts and concatenation: written into the output itself, which is there once. Only where both terms of an
+  addition are made inside (`shortcut: projection`) has one of them a place of its own.
 * CSE: its gate needs all channels before the first is weighted. Nothing is computed twice, as in the paper, so the
   depthwise output stays whole (weighted in place) and only the expansion is cut. Two passes would need less memory,
   for twice the arithmetic.
 * conv and whatever else is one operator: as in the operator reading.
+
+A block is not always better off as one operator: its input and output are held together. A separable convolution,
+which has nothing wide inside, needs a channel more than its worst operator.
 """
 
 from __future__ import annotations
@@ -66,8 +70,7 @@ class _Plan:
     def _share(self, step: int, operator: Operator) -> None:
         """Joined tensors are written where they will lie; an elementwise operator overwrites one that dies."""
         later = {number for each in self.trace.operators[step + 1 :] for number in each.reads}
-        dying = [number for number in operator.reads if number != 0 and self.places[number] != self.places[0]]
-        dying = [number for number in dying if number not in later]
+        dying = [number for number in operator.reads if number != 0 and number not in later]
         if operator.kind == "elementwise":
             size = self.trace.elements[operator.writes]
             dying = [x for x in dying if x in operator.sliced and self.trace.elements[x] == size][:1]
@@ -103,6 +106,8 @@ class _Plan:
                 return False
             if any(ready[self.places[number]] != loop for number in reads) or len(orders) > 1:
                 return False
+            if reads and place not in cut and self._destroys(operator, cut):
+                return False
             ready[place] = loop + 1 if reads and place not in cut else loop
             order[place] = step if operator.kind == "shuffle" else orders.pop() if orders else -1
         return True
@@ -114,6 +119,18 @@ class _Plan:
         if operator.kind == "sum":
             return not (reads and writes)
         return all(self.trace.channels[number] == self.trace.channels[operator.writes] for number in reads)
+
+    def _destroys(self, operator: Operator, cut: frozenset[int]) -> bool:
+        """Whether it overwrites, piece by piece, what another operator in pieces reads all of each time."""
+        place = self.places[operator.writes]
+        if place not in {self.places[number] for number in operator.reads}:
+            return False
+        for other in self.trace.operators:
+            touched = {self.places[number] for number in (*other.reads, other.writes)}
+            whole = [number for number in other.reads if self.places[number] == place]
+            if whole and touched & cut and other.kind not in ("elementwise", "channelwise"):
+                return True
+        return False
 
     def peak(self, cut: frozenset[int], splits: int | None) -> int:
         """Input, output, and the most that is alive inside. What meets a loop over pieces is there for all of it."""
