@@ -188,7 +188,10 @@ STUDIES = [
     study("study.yaml: trials is '1e3', but must be a valid integer", trials="1e3"),
     study("study.yaml: trials is a whole number of 1201 bits, but must be less than or", trials=16**300),
     study("study.yaml: workers is 999, but must be less than or equal to 256", workers=999),
-    study("study.yaml: objectives is 'weight', but must be one of: accuracy, flops, macs,", objectives=["weight"]),
+    study(
+        "study.yaml: objectives is 'weight', but must be one of: accuracy, block_memory_bytes, flops, macs,",
+        objectives=["weight"],
+    ),
     study("study.yaml: objectives is ['params'], but must be accuracy and costs, each once", objectives=["params"]),
     study(f"study.yaml: budget: name is 'weight', but must be {COSTS}", budget={"weight": 3}),
     study("study.yaml: budget.params is '3q'", QUANTITY, budget={"params": "3q"}),

@@ -65,7 +65,11 @@ class _Plan:
         for step, operator in enumerate(trace.operators):
             self._share(step, operator)
         self.output = self.places[trace.operators[-1].writes]
-        self.uncut |= {self.output} | {place for place in self.places if self._channels(place) == 1}
+        self.elements, self.channels = [0] * len(self.places), list(trace.channels)
+        for number, place in enumerate(self.places):
+            self.elements[place] = max(self.elements[place], trace.elements[number])
+            self.channels[place] = min(self.channels[place], trace.channels[number])
+        self.uncut |= {self.output} | {place for place in self.places if self.channels[place] == 1}
 
     def _share(self, step: int, operator: Operator) -> None:
         """Joined tensors are written where they will lie; an elementwise operator overwrites one that dies."""
@@ -81,14 +85,10 @@ class _Plan:
         if operator.kind == "concat":
             self.uncut.add(operator.writes)
 
-    def _channels(self, place: int) -> int:
-        return min(self.trace.channels[number] for number, at in enumerate(self.places) if at == place)
-
     def size(self, place: int, splits: int | None) -> int:
         """Elements of a place, or of its largest piece: ceil(channels / splits) channels."""
-        whole = max(self.trace.elements[number] for number, at in enumerate(self.places) if at == place)
-        channels = self._channels(place)
-        return whole // channels * (1 if splits is None else -(-channels // splits))
+        channels = self.channels[place]
+        return self.elements[place] // channels * (1 if splits is None else -(-channels // splits))
 
     def feasible(self, cut: frozenset[int]) -> bool:
         """Whether each piece of the places in `cut` is complete once computed, used, and never needed again.
