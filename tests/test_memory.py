@@ -71,15 +71,24 @@ ROWS: list[Row] = [
 ]
 
 
+def placed(block: str, options: dict[str, Any], stride: int) -> Architecture:
+    """The first layer changes stride or channels or both, the second keeps its shape (and has a shortcut)."""
+    return of(Stage.of(block, 32, n=2, s=stride, **options))
+
+
 def test_every_block_is_measured() -> None:
-    assert {name for name, _ in ROWS} | {"classifier"} == set(BLOCKS)
+    assert {name for name, _ in ROWS} | {"classifier", "maxpool"} == set(BLOCKS)
+
+
+def test_max_pooling_allocates_what_is_modelled_and_indices_that_only_torch_has() -> None:
+    architecture = of(Stage.of("maxpool", 16))
+    assert measured(architecture) == cost(architecture, "peak_memory_bytes") + 8 * 16 * 15**2
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("block", "options"), ROWS)
 def test_the_operator_reading_is_what_is_allocated(block: str, options: dict[str, Any], stride: int) -> None:
-    # The first layer changes stride or channels or both, the second keeps its shape (and has a shortcut).
-    architecture = of(Stage.of(block, 32, n=2, s=stride, **options))
+    architecture = placed(block, options, stride)
     assert measured(architecture) == cost(architecture, "peak_memory_bytes")
 
 
@@ -95,7 +104,7 @@ def test_plain_python_holds_the_inputs_of_running_modules_too() -> None:
     # Called as a module, a network has its image and the running layer's input in Python's frames until they return.
     # That is all the difference there is.
     for block, options in ROWS:
-        architecture = of(Stage.of(block, 32, n=2, s=2, **options))
+        architecture = placed(block, options, 2)
         network, x = network_of(architecture)
         _, peak = peak_of(lambda box, network=network: network(box.pop()), x, weights_of(network))
         layers = trace(architecture)

@@ -158,6 +158,7 @@ def trials(networks: list[Architecture], accuracies: list[float]) -> pd.DataFram
             "id": network.id,
             "outcome": "trained",
             "accuracy": accuracy,
+            "accuracy_std": 0.0,
             **costs(network),
             "reason": "",
             "epochs": 1,
@@ -243,7 +244,8 @@ def test_csv_and_records_have_the_same_columns_and_values(tmp_path: Path) -> Non
     front_csv(FRONT, tmp_path / "front.csv")
     records = front_records(FRONT)
     assert pd.DataFrame(records).equals(pd.read_csv(tmp_path / "front.csv"))
-    assert list(records[0]) == "number id accuracy accuracy_std".split() + [
+    assert list(records[0]) == [
+        *"number id accuracy accuracy_std".split(),
         *COSTS,
         *"epochs seconds stages knee".split(),
     ]
