@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from nas import blocks
@@ -56,6 +57,15 @@ class Trace:
     channels: tuple[int, ...]
 
 
+class _Blank(TorchFunctionMode):
+    """Builds modules without drawing their weights; half of the time of a trace went there."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init" or func.__name__ in ("fill_", "zero_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts MACs and notes which operator reads and writes which tensor, views and in-place work looked through."""
 
@@ -68,6 +78,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.elements, self.channels = [x.numel()], [x.shape[1]]
         self.kept: list[torch.Tensor] = [x]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the import of torch._dynamo takes a second
+
     @staticmethod
     def storage(x: torch.Tensor) -> int:
         return int(x.untyped_storage()._cdata)
@@ -78,12 +92,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return args[0]
         if packet.__name__ in _NORMS:
             return args[0], args[0].new_empty(0), args[0].new_empty(0)
-        out = func(*args, **(kwargs or {}))
+        out = _convolved(*args) if func is _CONVOLUTION else func(*args, **(kwargs or {}))
+        written = next(_tensors([out]))
         if packet in flop_registry:
-            self.macs += flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        inputs = [(self.numbers[self.storage(x)], x) for x in tensors if self.storage(x) in self.numbers]
-        written = next(x for x in tree_leaves(out) if isinstance(x, torch.Tensor))
+            shapes = [x.shape if isinstance(x, torch.Tensor) else x for x in args]
+            # The counter itself is behind a wrapper that walks through trees of tensors.
+            self.macs += flop_registry[packet].__wrapped__(*shapes, out_shape=written.shape) // 2
+        places = [(self.storage(x), x) for x in _tensors([*args, *(kwargs or {}).values()])]
+        inputs = [(self.numbers[place], x) for place, x in places if place in self.numbers]
         place = self.storage(written)
         if place not in self.numbers and place not in self.parameters and inputs:
             number, x = inputs[0]
@@ -110,11 +126,42 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return kind == "shuffle" or all(x.is_contiguous() for x in views)
 
 
+_CONVOLUTION = torch.ops.aten.convolution.default
+
+
+def _convolved(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *_: Any,
+) -> torch.Tensor:
+    """What a convolution gives, without values: torch's own way to say so is in Python, and slow."""
+    assert not transposed
+    kernel = weight.shape[2:]
+    sides = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(x.shape[2:], padding, dilation, kernel, stride, strict=True)
+    ]
+    return x.new_empty((x.shape[0], weight.shape[0], *sides))
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
 def _kind(func: Any, args: Any, x: torch.Tensor, written: torch.Tensor, channels: int) -> Kind:
     """What one channel of `written` needs of `x`, a view of a tensor of `channels`."""
     name = func._overloadpacket.__name__
     over = {d % x.dim() for d in args[1] or ()} if name == "mean" and len(args) > 1 else set()
-    if name == "convolution" and not args[6]:  # not transposed
+    if name == "convolution":
         return "channelwise" if args[8] == x.shape[1] == written.shape[1] else "sum"
     if name == "clone" and x.stride()[-2:] == (x.shape[-1], 1) and x.shape[-2:].numel() * channels == x.numel():
         return "shuffle"  # a view with its channels in another order, each of them whole
@@ -130,15 +177,15 @@ def _kind(func: Any, args: Any, x: torch.Tensor, written: torch.Tensor, channels
 @cache
 def trace_layer(layer: Layer) -> Trace:
     """Builds the layer on the meta device and runs it once in evaluation mode: no weights, no arithmetic."""
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"), _Blank():
         module = blocks.make(
             layer.block, layer.in_channels, layer.out_channels, layer.stride, layer.resolution, dict(layer.options)
         ).eval()
-        x = torch.empty(1, layer.in_channels, layer.resolution, layer.resolution)
-        weights = [*module.parameters(), *module.buffers()]
-        recorder = _Recorder(x, {_Recorder.storage(weight) for weight in weights})
-        with recorder:
-            module(x)
+    x = torch.empty(1, layer.in_channels, layer.resolution, layer.resolution, device="meta")
+    weights = [*module.parameters(), *module.buffers()]
+    recorder = _Recorder(x, {_Recorder.storage(weight) for weight in weights})
+    with torch.no_grad(), recorder:
+        module(x)
     params = sum(weight.numel() for weight in module.parameters())
     elements, channels = tuple(recorder.elements), tuple(recorder.channels)
     return Trace(layer, params, recorder.macs, tuple(recorder.operators), elements, channels)
