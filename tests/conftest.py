@@ -1,5 +1,10 @@
-"""Ctrl-C works in the processes that tests start, also where the suite runs in the background with it ignored."""
+"""What holds for all tests."""
 
+import os
 import signal
+import tempfile
 
+# Ctrl-C works in the processes that tests start, also where the suite runs in the background with it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What is kept of layers on this machine neither helps nor hides anything, and nothing is left in the user's home.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="nas-cache-")

@@ -17,7 +17,7 @@ LAYERS = (
     ("rows", "network", "augment"),
     ("space", "training", "trace", "weights"),
     ("costs", "samplers"),
-    ("evaluation",),
+    ("census", "evaluation"),
     ("config", "executors"),
     ("run",),
     ("study", "retrain"),

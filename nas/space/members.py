@@ -80,11 +80,11 @@ class Members:
 
     @property
     def size(self) -> int:
-        return self._starts[1][-1]
+        return self.starts[1][-1]
 
     def member(self, rank: int) -> Architecture:
         """The member number `rank`, from 0."""
-        (resolution, alive), rank = _pick(*self._starts, rank)
+        (resolution, alive), rank = _pick(*self.starts, rank)
         state, stages = (self.in_channels, resolution), []
         for index in range(len(self.rows)):
             branch, rank = _pick(*self.branches(index, state, alive), rank)
@@ -150,14 +150,18 @@ class Members:
         return totals[-1] if totals else 0
 
     @cached_property
-    def _starts(self) -> tuple[list[tuple[int, _Alive]], list[int]]:
+    def starts(self) -> tuple[list[tuple[int, _Alive]], list[int]]:
         """Every resolution with the shared choices that lead to it, and the running total of its members."""
         found: dict[int, dict[tuple[_Key, ...], None]] = {}
         for _, shared in self.shared:
-            keys = tuple(self._key(index, shared) for index in range(len(self.rows)))
+            keys = self.keys(shared)
             found.setdefault(self.resolution(shared), {})[keys] = None
         starts = [(resolution, tuple(keys)) for resolution, keys in found.items()]
         return starts, list(accumulate(self._count(0, (self.in_channels, side), alive) for side, alive in starts))
+
+    def keys(self, shared: Params) -> tuple[_Key, ...]:
+        """The values of the shared choices that each row follows."""
+        return tuple(self._key(index, shared) for index in range(len(self.rows)))
 
     def _key(self, index: int, shared: Params) -> _Key:
         return tuple(shared[name] for name in self._follows[index])

@@ -105,7 +105,7 @@ class Space:
         """The architecture that the answers lead to (it may be impossible, see `problem`)."""
         shared = {name: setting.pick(ask, {}) for name, setting in self.shared.items()}
         stages = tuple(row.form(ask, shared, self.divisor) for row in self.rows)
-        return Architecture(stages, self._members.resolution(shared), self.in_channels)
+        return Architecture(stages, self.members.resolution(shared), self.in_channels)
 
     def problem(self, architecture: Architecture) -> str | None:
         """Why no network can be built from a combination of choices, or None."""
@@ -171,15 +171,15 @@ class Space:
     @cached_property
     def size(self) -> int:
         """Exact number of members."""
-        return self._members.size
+        return self.members.size
 
     def enumerate(self) -> Iterator[Architecture]:
         """All members, each once, in a fixed order."""
-        return map(self._members.member, range(self.size))
+        return map(self.members.member, range(self.size))
 
     def sample(self, rng: random.Random) -> Architecture:
         """A member; every member is equally likely."""
-        return self._members.member(rng.randrange(self.size))
+        return self.members.member(rng.randrange(self.size))
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """The members that differ in one choice; choices that only then come to exist take all their values.
@@ -198,12 +198,13 @@ class Space:
                             yield found
 
     @cached_property
-    def _members(self) -> Members:
+    def members(self) -> Members:
+        """The members with their numbers, and what they are counted by."""
         return Members(self.rows, self.shared, self.resolution, self.in_channels, self.divisor)
 
     def _names(self, architecture: Architecture) -> Iterator[Params]:
         """All params that name a member. Raises InputError if it is none."""
-        members = self._members
+        members = self.members
         if architecture.in_channels != self.in_channels:
             raise refuse("in_channels", architecture.in_channels, f"{self.in_channels} in space {self.name}")
         resolutions = sorted({members.resolution(shared) for _, shared in members.shared})

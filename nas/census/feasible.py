@@ -1,0 +1,168 @@
+"""The members of a space within a budget: how many, the nearest miss if there are none, and uniform draws of them.
+
+Those within one limit, the main one, are numbered, so one is drawn by its number; the other limits reject.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from nas.architecture import Architecture
+from nas.census.graph import NAMES, Graph, TooManyLayers, joined
+from nas.census.maxima import MaxTable
+from nas.census.sums import SumTable
+from nas.costs import COSTS, costs
+from nas.inputs import InputError
+from nas.pareto import front
+from nas.space import Space
+
+DRAWS = 10_000
+"""Uniform draws before it is said that none (or no new one) was found. No more members than these are looked at all."""
+_TRIAL_DRAWS = 1_000
+"""Draws from the whole space that say which of several limits is the main one."""
+_FEW = 300
+"""Draws in vain before it is asked whether there can be any."""
+MOST_LABELS = 20_000
+"""Points on the front of the costs behind one node; beyond, whether several limits can be met together is not known."""
+
+
+class Feasible:
+    """The members of `space` within `budget`. What is drawn follows from the generator alone.
+
+    Raises InputError, with the nearest miss, if nothing can be within the budget.
+    """
+
+    def __init__(self, space: Space, budget: Mapping[str, float], graph: Graph | None = None) -> None:
+        self.space, self.budget, self.graph = space, dict(budget), graph
+        if budget and graph is None:
+            try:
+                self.graph = Graph(space)
+            except TooManyLayers:
+                self.graph = None
+        self.table: MaxTable | SumTable | None = None
+        self.main: str | None = None
+        if self.graph and budget:
+            for name, limit in budget.items():
+                _check_one(self.graph, name, limit)
+            self.main = self._most_restrictive(self.graph)
+            kind = MaxTable if COSTS[self.main].combine == "max" else SumTable
+            self.table = kind(self.graph, self.main, self.budget[self.main])
+            self._check_all()
+
+    @property
+    def total(self) -> int:
+        """The members that are drawn from: within the main limit, or (where `exact` is not) hardly beyond it."""
+        return self.table.total if self.table else self.space.size
+
+    @property
+    def exact(self) -> bool:
+        """Whether all `total` members are within the main limit."""
+        return self.table is not None and self.table.exact
+
+    def number(self, rank: int) -> Architecture | None:
+        """The member number `rank` of `total`; None if it is not within the budget."""
+        if self.table is None or self.graph is None:
+            member = self.space.members.member(rank)
+            return member if self.fits(costs(member, self.budget)) else None
+        path = self.table.unrank(rank)
+        return self.graph.member(path) if self.fits(self.graph.costs(path)) else None
+
+    def fits(self, known: Mapping[str, float]) -> bool:
+        return all(known[name] <= limit for name, limit in self.budget.items())
+
+    def tries(self, rng: random.Random) -> Iterator[Architecture | None]:
+        """All members of the table in random order where they are at most DRAWS, else DRAWS draws; see `number`."""
+        if self.total <= DRAWS:
+            return map(self.number, rng.sample(range(self.total), self.total))
+        return (self.number(rng.randrange(self.total)) for _ in range(DRAWS))
+
+    def draw(self, rng: random.Random) -> Architecture:
+        """A member within the budget, uniformly. Raises InputError if none of `tries` is."""
+        for member in self.tries(rng):
+            if member is not None:
+                return member
+        raise self._nothing()
+
+    def _most_restrictive(self, graph: Graph) -> str:
+        if len(self.budget) == 1:
+            return next(iter(self.budget))
+        rng = random.Random("which limit is the main one")
+        drawn = [graph.costs_of(self.space.sample(rng)) for _ in range(_TRIAL_DRAWS)]
+        return min(self.budget, key=lambda name: sum(known[name] <= self.budget[name] for known in drawn))
+
+    def _check_all(self) -> None:
+        """Each limit alone leaves something; raises InputError if it can be told that all together leave nothing."""
+        rng = random.Random("whether there is any")
+        if self.total <= DRAWS:
+            if not any(map(self.number, range(self.total))):
+                raise self._nothing()
+        elif len(self.budget) > 1 and not any(self.number(rng.randrange(self.total)) for _ in range(_FEW)):
+            assert self.graph
+            if can_fit(self.graph, self.budget) is False:
+                raise self._nothing(proven=True)
+            self.draw(rng)
+
+    def _nothing(self, proven: bool = False) -> InputError:
+        limits = " and ".join(f"{name} {limit:,.0f}" for name, limit in self.budget.items())
+        tried = f"{min(self.total, DRAWS):,} members"
+        how = "proven" if proven else f"all {tried} tried" if self.total <= DRAWS else f"{tried} tried in vain"
+        place = f"budget: {limits} together leave nothing of space {self.space.name}"
+        if self.graph is None or self.main is None:
+            return InputError(f"{place} ({how})")
+        path = self.graph.extreme(self.main, np.min)
+        known = self.graph.costs(path)
+        has = ", ".join(f"{name} {known[name]:,}" for name in self.budget)
+        cheapest = f"its cheapest in {self.main} has {has} (id {self.graph.member(path).id})"
+        return InputError(f"{place}, though each alone leaves some ({how}): {cheapest}")
+
+
+def _check_one(graph: Graph, name: str, limit: float) -> None:
+    least = int(graph.behind(name, np.min)[0])
+    if least > limit:
+        cheapest = graph.member(graph.extreme(name, np.min)).id
+        raise InputError(
+            f"budget: {name} {limit:,.0f} leaves nothing of space {graph.space.name}: "
+            f"its cheapest architecture has {least:,} (id {cheapest})"
+        )
+
+
+def can_fit(graph: Graph, budget: Mapping[str, float]) -> bool | None:
+    """Whether some member is within all limits: exact, by the front of the costs behind every node.
+
+    Points that exceed a limit together with the least cost in front of their node are left out. None (not known)
+    if more than MOST_LABELS points are left at a node.
+    """
+    names = list(budget)
+    values = graph.values[:, [NAMES.index(name) for name in names]]
+    limits = np.array([budget[name] for name in names])
+    before = [_least_before(graph, name) for name in names]
+    labels = {graph.nodes: np.zeros((1, len(names)), dtype=np.int64)}
+    for node in reversed(range(graph.nodes)):
+        parts = [
+            np.column_stack(
+                [joined(name)(values[edge, i], labels[int(graph.after[edge])][:, i]) for i, name in enumerate(names)]
+            )
+            for edge in range(*graph.edges(node).indices(len(values)))
+        ]
+        points = np.unique(np.concatenate(parts), axis=0)
+        whole = np.column_stack([joined(name)(points[:, i], before[i][node]) for i, name in enumerate(names)])
+        points = points[(whole <= limits).all(axis=1)]
+        points = points[front(points, [False] * len(names))] if len(points) else points
+        if len(points) > MOST_LABELS:
+            return None
+        labels[node] = points
+    return bool(len(labels[0]))
+
+
+def _least_before(graph: Graph, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The least cost of all paths from the root to every node."""
+    add, column = joined(name), graph.column(name)
+    found = np.full(graph.nodes + 1, np.iinfo(np.int64).max)
+    found[0] = 0
+    for node in range(graph.nodes):
+        part = graph.edges(node)
+        np.minimum.at(found, graph.after[part], add(found[node], column[part]))
+    return found

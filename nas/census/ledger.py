@@ -1,0 +1,96 @@
+"""The costs of many layers: each distinct layer is traced once, and what was seen is kept on disk for the next time.
+
+A trace takes some 5 ms, and a large space has thousands of layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from nas.architecture import Layer
+from nas.blocks import BLOCKS
+from nas.costs import COSTS
+from nas.files import write_json
+from nas.trace import trace_layer
+
+WITHOUT_COST = frozenset({"activation"})
+"""Options that change no cost (a test holds them to it): layers that differ in nothing else are traced once."""
+MOST_LAYERS = 6_000
+"""Distinct layers that are traced for one space; beyond, its costs are sampled. A bound in layers and not in seconds:
+what is drawn must not depend on the machine."""
+
+
+class TooManyLayers(Exception):  # noqa: N818 - a bound, not a fault
+    """A space has more distinct layers than are traced for it."""
+
+
+def layer_costs(layers: Iterable[Layer]) -> dict[Layer, tuple[int, ...]]:
+    """The costs of every layer in the order of COSTS. Raises TooManyLayers."""
+    plain = {layer: _plain(layer) for layer in layers}
+    needed = set(plain.values())
+    if len(needed) > MOST_LAYERS:
+        raise TooManyLayers(f"{len(needed):,} distinct layers")
+    file = _file()
+    kept = _read(file) if file else {}
+    names = {layer: _name(layer) for layer in needed}
+    new = {}
+    # In a fixed order: a set of layers has another in every process.
+    for layer, name in sorted(names.items(), key=lambda item: item[1]):
+        if name not in kept:
+            trace = trace_layer(layer)
+            new[name] = [cost.of(trace) for cost in COSTS.values()]
+    kept |= new
+    if new and file:
+        try:
+            write_json(file, _read(file) | kept)
+        except OSError:
+            pass  # it is a convenience: a disk that is full or read-only must not stop anyone
+    return {layer: tuple(kept[names[same]]) for layer, same in plain.items()}
+
+
+def _plain(layer: Layer) -> Layer:
+    options = tuple(item for item in layer.options if item[0] not in WITHOUT_COST)
+    return Layer(layer.block, layer.in_channels, layer.out_channels, layer.stride, layer.resolution, options)
+
+
+def _name(layer: Layer) -> str:
+    return json.dumps([layer.block, layer.in_channels, layer.out_channels, layer.stride, layer.resolution, layer.options])
+
+
+def _file() -> Path | None:
+    """Where costs are kept: in a file for this very code and torch. None where that cannot be told from the files."""
+    code = _fingerprint(tuple(BLOCKS.items()), tuple(COSTS.items()))
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "nas" / f"costs-{code}.json" if code and os.path.isabs(home) else None
+
+
+@cache
+def _fingerprint(blocks: tuple[tuple[str, type], ...], costs: tuple[tuple[str, object], ...]) -> str | None:
+    """Of the code that says what a layer costs; None if some of it is not in the files of this package."""
+    package = Path(__file__).parents[1]
+    files = [*package.glob("blocks/*.py"), *package.glob("costs/*.py"), package / "trace.py", package / "architecture.py"]
+    known = {str(file) for file in files}
+    for _, block in blocks:
+        if str(getattr(sys.modules[block.__module__], "__file__", "")) not in known:
+            return None
+    code = hashlib.sha256(f"{torch.__version__} {[name for name, _ in costs]}".encode())
+    for file in sorted(files):
+        code.update(file.read_bytes())
+    return code.hexdigest()[:16]
+
+
+def _read(file: Path) -> dict[str, list[int]]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    good = isinstance(data, dict) and all(isinstance(x, list) and len(x) == len(COSTS) for x in data.values())
+    return data if good else {}
