@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_space import Named, spaces
 
 from nas import blocks
-from nas.architecture import Architecture, Layer
+from nas.architecture import Layer
 from nas.blocks import BLOCKS, options_of
 from nas.blocks.block import ACTIVATIONS
 from nas.census import ledger
@@ -43,8 +43,8 @@ def table(graph: Graph, name: str, limit: float, **settings_: Any) -> SumTable |
     return SumTable(graph, name, limit, **settings_) if name in SUMS else MaxTable(graph, name, limit)
 
 
-@settings(max_examples=40)
-@given(spaces(most=300), names, st.data())
+@settings(max_examples=20)
+@given(spaces(most=120), names, st.data())
 def test_costs_counts_quantiles_and_extremes(pair: tuple[Space, Named], name: str, data: st.DataObject) -> None:
     space, members = pair
     graph = Graph(space)
@@ -61,8 +61,8 @@ def test_costs_counts_quantiles_and_extremes(pair: tuple[Space, Named], name: st
     assert counted.quantiles(SHARES) == [quantile(values, share) for share in SHARES]
 
 
-@settings(max_examples=40)
-@given(spaces(most=300), names, st.data())
+@settings(max_examples=20)
+@given(spaces(most=120), names, st.data())
 def test_ranks_are_the_members_within_a_limit_each_once(
     pair: tuple[Space, Named], name: str, data: st.DataObject
 ) -> None:
@@ -81,8 +81,8 @@ def test_ranks_are_the_members_within_a_limit_each_once(
         assert coarse.exact or coarse.coarse > 1
 
 
-@settings(max_examples=40)
-@given(spaces(most=300), names, st.data())
+@settings(max_examples=20)
+@given(spaces(most=120), names, st.data())
 def test_values_of_choices(pair: tuple[Space, Named], name: str, data: st.DataObject) -> None:
     space, members = pair
     found = used_ranges(Graph(space), name)
@@ -98,8 +98,8 @@ def test_values_of_choices(pair: tuple[Space, Named], name: str, data: st.DataOb
     }
 
 
-@settings(max_examples=40)
-@given(spaces(most=300), st.data())
+@settings(max_examples=20)
+@given(spaces(most=120), st.data())
 def test_several_limits_together(pair: tuple[Space, Named], data: st.DataObject) -> None:
     space, members = pair
     known = {member: costs(member) for member in members}
@@ -248,6 +248,7 @@ def test_options_said_to_cost_nothing_do_not(block: str) -> None:
 
 def test_layers_are_traced_once_and_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(ledger, "WORTH_KEEPING", 1)
     layers = [Layer("separable", 8, c, 1, 6) for c in (8, 16, 24)]
     traced: list[Layer] = []
     monkeypatch.setattr(ledger, "trace_layer", lambda layer: (traced.append(layer), trace_layer(layer))[1])
@@ -278,12 +279,5 @@ def test_a_space_of_too_many_layers_is_drawn_from_all_the_same(monkeypatch: pyte
     feasible = Feasible(space, {"params": values[20]})
     found = {feasible.draw(random.Random(seed)) for seed in range(400)}
     assert found == {member for member in space.enumerate() if costs(member)["params"] <= values[20]}
-    with pytest.raises(InputError, match=r"budget: params 1 leaves? nothing of space huge .*all 144 members tried"):
+    with pytest.raises(InputError, match=r"budget: params 1 leaves nothing of space huge .*all 144 members tried"):
         Feasible(space, {"params": 1})
-
-
-def test_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    space = huge(2)
-    assume(True)
-    graph = Graph(space)
-    assert isinstance(graph.member(graph.extreme("params", np.min)), Architecture)

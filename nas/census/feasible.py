@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from nas.architecture import Architecture
-from nas.census.graph import NAMES, Graph, TooManyLayers, joined
+from nas.census.graph import NAMES, Graph, joined
+from nas.census.ledger import TooManyLayers
 from nas.census.maxima import MaxTable
 from nas.census.sums import SumTable
 from nas.costs import COSTS, costs
@@ -51,6 +52,8 @@ class Feasible:
             kind = MaxTable if COSTS[self.main].combine == "max" else SumTable
             self.table = kind(self.graph, self.main, self.budget[self.main])
             self._check_all()
+        elif budget:
+            self.draw(random.Random("whether there is any"))
 
     @property
     def total(self) -> int:
@@ -84,7 +87,7 @@ class Feasible:
         for member in self.tries(rng):
             if member is not None:
                 return member
-        raise self._nothing()
+        raise self.nothing()
 
     def _most_restrictive(self, graph: Graph) -> str:
         if len(self.budget) == 1:
@@ -98,18 +101,20 @@ class Feasible:
         rng = random.Random("whether there is any")
         if self.total <= DRAWS:
             if not any(map(self.number, range(self.total))):
-                raise self._nothing()
+                raise self.nothing()
         elif len(self.budget) > 1 and not any(self.number(rng.randrange(self.total)) for _ in range(_FEW)):
             assert self.graph
             if can_fit(self.graph, self.budget) is False:
-                raise self._nothing(proven=True)
+                raise self.nothing(proven=True)
             self.draw(rng)
 
-    def _nothing(self, proven: bool = False) -> InputError:
+    def nothing(self, proven: bool = False) -> InputError:
+        """What is said of a budget within which no member was found, or (`proven`) can be."""
         limits = " and ".join(f"{name} {limit:,.0f}" for name, limit in self.budget.items())
         tried = f"{min(self.total, DRAWS):,} members"
         how = "proven" if proven else f"all {tried} tried" if self.total <= DRAWS else f"{tried} tried in vain"
-        place = f"budget: {limits} together leave nothing of space {self.space.name}"
+        leave = "leaves" if len(self.budget) == 1 else "together leave"
+        place = f"budget: {limits} {leave} nothing of space {self.space.name}"
         if self.graph is None or self.main is None:
             return InputError(f"{place} ({how})")
         path = self.graph.extreme(self.main, np.min)

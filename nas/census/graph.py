@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.architecture import Architecture, Layer, Stage
-from nas.census.ledger import MOST_LAYERS, TooManyLayers, layer_costs
+from nas.census.ledger import layer_costs
 from nas.costs import COSTS
 from nas.space import Space
 
@@ -155,6 +155,3 @@ def _stage_costs(places: Sequence[tuple[Stage, State]]) -> dict[tuple[Stage, Sta
         place: tuple(join(column) for join, column in zip(combine, zip(nothing, *map(found.get, row)), strict=True))  # type: ignore[arg-type]
         for place, row in layers.items()
     }
-
-
-__all__ = ["MOST_LAYERS", "NAMES", "Graph", "Ints", "TooManyLayers", "joined"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil, gcd
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,9 +136,9 @@ class Halves:
                 found[number] = here
         return {number: np.cumsum(here) for number, here in found.items() if self._level[number] == self._cut}
 
-    def _product(self, x: int, before: dict[int, Counts], behind: dict[int, Counts]) -> np.generic:
+    def _product(self, x: int, before: dict[int, Counts], behind: dict[int, Counts]) -> Any:
         """The paths of cost at most x; those of 64 bits modulo 2^64."""
-        total = None
+        total: Any = next(iter(behind.values())).dtype.type(0)
         stride = self._step_before // self._step_behind
         for number, front in before.items():
             back = behind[number]
@@ -149,9 +150,9 @@ class Halves:
             some = front[full : first // stride + 1]
             start = first - full * stride
             part = back[start::-stride][: len(some)]
-            found = np.dot(some, part) + front[:full].sum() * back[-1]  # type: ignore[operator]
-            total = found if total is None else total + found
-        return np.uint64(0) if total is None else total
+            with np.errstate(over="ignore"):
+                total = total + np.dot(some, part) + front[:full].sum() * back[-1]
+        return total
 
 
 def _edges(each: Class, shifts: Ints) -> list[tuple[int, int, int]]:

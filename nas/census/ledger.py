@@ -27,6 +27,9 @@ MOST_LAYERS = 6_000
 """Distinct layers that are traced for one space; beyond, its costs are sampled. A bound in layers and not in seconds:
 what is drawn must not depend on the machine."""
 
+WORTH_KEEPING = 100
+"""Layers, if not fewer were traced anew, that are written to disk."""
+
 
 class TooManyLayers(Exception):  # noqa: N818 - a bound, not a fault
     """A space has more distinct layers than are traced for it."""
@@ -48,7 +51,7 @@ def layer_costs(layers: Iterable[Layer]) -> dict[Layer, tuple[int, ...]]:
             trace = trace_layer(layer)
             new[name] = [cost.of(trace) for cost in COSTS.values()]
     kept |= new
-    if new and file:
+    if len(new) >= WORTH_KEEPING and file:
         try:
             write_json(file, _read(file) | kept)
         except OSError:

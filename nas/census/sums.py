@@ -41,7 +41,7 @@ class SumTable:
             self.unit = self.step * self.coarse
             self._last: Ints = np.where(room < 0, -1, room // self.unit).astype(np.int64)
             work, cells = self._effort(classes, low)
-            if work <= most_work and cells <= MOST_CELLS:
+            if (work <= most_work and cells <= MOST_CELLS) or self._last.max() <= 0:
                 break
             self.coarse *= 2
         self._fill(classes, low)
@@ -70,7 +70,7 @@ class SumTable:
             rest = np.minimum(left - self._shift[part], self._last[where])
             counts = np.where(rest >= 0, self._at(self._base[where] + np.maximum(rest, 0)), 0)
             totals = list(accumulate(counts.tolist())) if self._digits > 1 else np.cumsum(counts)
-            place = int(np.searchsorted(totals, rank, side="right")) if self._digits == 1 else _above(totals, rank)
+            place = int(np.searchsorted(totals, np.uint64(rank), side="right")) if self._digits == 1 else _above(totals, rank)
             rank -= int(totals[place - 1]) if place else 0
             left, edge = int(rest[place]), part.start + place
             path.append(edge)

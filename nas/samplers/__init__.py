@@ -6,6 +6,8 @@ in the Optuna storage, so a study that was stopped goes on exactly as it would h
 
 from __future__ import annotations
 
+import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +22,9 @@ from nas.space import Space
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": random, "tpe": tpe, "nsga2": nsga2}
 """A sampler is a function of its seed, the space, and keyword arguments with defaults: its options."""
+UNIFORM = {"random": None, "tpe": "startup", "nsga2": "population"}
+"""Whose first proposals are to be members within the budget, drawn uniformly by the study, and the option that says
+how many (None: all). The others are asked from the first proposal on."""
 _GIVEN = {"seed", "space", "return"}
 
 
@@ -34,6 +39,16 @@ def check_sampler(name: str, options: Mapping[str, Any], where: str) -> None:
             which = f"its options are: {', '.join(known)}" if known else "it has none"
             raise InputError(f"{where}.{option} is not an option of {name}; {which}")
         checked(kinds[option], value, f"{where}.{option}")
+
+
+def uniform_proposals(name: str, options: Mapping[str, Any]) -> float:
+    """How many proposals the study draws uniformly from what is within the budget before it asks the sampler."""
+    if name not in UNIFORM:
+        return 0
+    option = UNIFORM[name]
+    if option is None:
+        return math.inf
+    return float(options.get(option, inspect.signature(SAMPLERS[name]).parameters[option].default))
 
 
 def make_sampler(name: str, options: Mapping[str, Any], seed: int, trial: int, space: Space) -> BaseSampler:

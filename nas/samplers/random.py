@@ -1,4 +1,4 @@
-"""Independent uniform draws of every choice: the baseline that every other sampler must beat."""
+"""The baseline that every other sampler must beat: a study draws its proposals uniformly from what fits the budget."""
 
 from __future__ import annotations
 
@@ -8,4 +8,5 @@ from nas.space import Space
 
 
 def random(*, seed: int, space: Space) -> optuna.samplers.BaseSampler:
+    """Where it is asked itself: independent uniform draws of every choice."""
     return optuna.samplers.RandomSampler(seed=seed)

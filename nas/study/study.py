@@ -15,13 +15,14 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from nas.architecture import Architecture
+from nas.census import Feasible
 from nas.config import StudyConfig
 from nas.costs import costs
 from nas.evaluation import DISK, Evaluator, Job, Measurement, ProxyTraining
 from nas.executors import EXECUTORS, Executor
 from nas.inputs import InputError, read_yaml
 from nas.run import Run
-from nas.samplers import make_sampler
+from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
 from nas.study.drawing import Exhausted, draw
 from nas.study.record import Candidate, Told, told_of
@@ -50,13 +51,13 @@ def search(
     evaluator = ProxyTraining(config.data, config.proxy_recipe(str(study_file)), device, config.proxy.seeds)
     splits = evaluator.splits
     space = config.load_space(splits.shape[0], len(splits.classes))
-    draw(space, config.budget, random.Random(config.sampler.seed))
+    feasible = Feasible(space, config.budget)
     first = [_first(path, space) for path in config.enqueue]
     run = Run(Path(folder) if folder else Path("runs") / config.name)
     try:
         with run.lock():
             run = Run.create(run.folder, config)
-            study = Study(run, space, evaluator, on_told)
+            study = Study(run, space, evaluator, on_told, feasible)
             on_start(study)
             return run, study.search(first)
     except (OSError, StorageInternalError) as error:
@@ -78,11 +79,21 @@ class Study:
     """Searches a space for a run. Only one process may, see `Run.lock`."""
 
     def __init__(
-        self, run: Run, space: Space, evaluator: Evaluator, on_told: Callable[[Told], None] = lambda told: None
+        self,
+        run: Run,
+        space: Space,
+        evaluator: Evaluator,
+        on_told: Callable[[Told], None] = lambda told: None,
+        feasible: Feasible | None = None,
     ) -> None:
-        """Opens the record, or begins it. Raises InputError if the storage holds another study of this name."""
+        """Opens the record, or begins it; `feasible` is what is in the budget, if it is known already.
+
+        Raises InputError if the storage holds another study of this name, or nothing is within the budget.
+        """
         self.run, self.space, self.evaluator, self.on_told = run, space, evaluator, on_told
         self.config = run.config
+        self.feasible = feasible or Feasible(space, self.config.budget)
+        self.uniform = uniform_proposals(self.config.sampler.name, self.config.sampler.options)
         self.rungs = self.config.proxy.ladder()
         self.storage = run.open_storage(repair=True)
         self.study = optuna.create_study(
@@ -192,14 +203,19 @@ class Study:
                 except Exhausted as reason:
                     self.exhausted = f"stopped at {self.trained} of {self.config.trials} candidates: {reason}"
                     return None
+            elif not self.queued and self.asked < self.uniform:
+                self._enqueue(draw(self.feasible, self._rng()))
             if job := self._ask():
                 return job
         raise AssertionError("candidates that were drawn unseen and within the budget were refused")
 
     def _draw(self) -> Architecture:
         busy = {candidate.architecture.id for candidate in self.pending.values()}
-        rng = random.Random(f"{self.config.sampler.seed}/{self.asked}")
-        return draw(self.space, self.config.budget, rng, self.record.keys() | busy)
+        return draw(self.feasible, self._rng(), self.record.keys() | busy)
+
+    def _rng(self) -> random.Random:
+        """Of the next proposal: a function of the seed and its number alone."""
+        return random.Random(f"{self.config.sampler.seed}/{self.asked}")
 
     def _enqueue(self, architecture: Architecture) -> None:
         self.study.enqueue_trial(self.space.encode(architecture))
