@@ -22,7 +22,7 @@ from nas.census.feasible import Feasible, can_fit
 from nas.census.graph import Graph
 from nas.census.halves import Halves
 from nas.census.ledger import WITHOUT_COST, TooManyLayers, layer_costs
-from nas.census.maxima import MaxTable, Maxima
+from nas.census.maxima import Maxima, MaxTable
 from nas.census.sums import SumTable
 from nas.costs import COSTS, costs
 from nas.inputs import InputError
@@ -209,7 +209,12 @@ def test_the_refusal_names_the_nearest_miss() -> None:
 
 def test_limits_that_exclude_each_other_are_refused_with_the_nearest_miss() -> None:
     # The cheapest in params has the larger picture: each limit alone can be met.
-    data: dict[str, Any] = {"name": "torn", "in_channels": 1, "choices": {"way": [1, 2]}, "head": {"block": "classifier"}}
+    data: dict[str, Any] = {
+        "name": "torn",
+        "in_channels": 1,
+        "choices": {"way": [1, 2]},
+        "head": {"block": "classifier"},
+    }
     data["resolution"] = {"by": "way", "table": {1: 32, 2: 4}}
     data["stem"] = {"block": "conv", "c": {"by": "way", "table": {1: 8, 2: 16}}}
     data["stages"] = [{"block": "separable", "c": [8, 16], "k": [3, 5]}]
@@ -217,7 +222,9 @@ def test_limits_that_exclude_each_other_are_refused_with_the_nearest_miss() -> N
     rows = [costs(member) for member in space.enumerate()]
     budget = {name: min(row[name] for row in rows) for name in ("params", "macs")}
     assert not any(all(row[name] <= budget[name] for name in budget) for row in rows)
-    with pytest.raises(InputError, match=r"^budget: params [\d,]+ and macs [\d,]+ together leave nothing of space torn"):
+    with pytest.raises(
+        InputError, match=r"^budget: params [\d,]+ and macs [\d,]+ together leave nothing of space torn"
+    ):
         Feasible(space, budget)
     wide = Space.from_dict(data | {"stages": data["stages"] * 8})
     rows = [costs(wide.sample(random.Random(seed))) for seed in range(3)]

@@ -1,7 +1,9 @@
 """What can be said exactly of all members of a space, however many, and members within a budget drawn uniformly."""
 
+from nas.census.choices import used_ranges
+from nas.census.counts import Counted, count, networks
 from nas.census.feasible import DRAWS, Feasible
 from nas.census.graph import Graph
 from nas.census.ledger import TooManyLayers
 
-__all__ = ["DRAWS", "Feasible", "Graph", "TooManyLayers"]
+__all__ = ["DRAWS", "Counted", "Feasible", "Graph", "TooManyLayers", "count", "networks", "used_ranges"]

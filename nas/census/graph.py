@@ -111,7 +111,8 @@ class Graph:
         begin, after = [0, len(numbers)], list(numbers.values())
         rows = len(members.rows)
         for index in range(rows):
-            first, behind = begin_of(numbers), {}
+            first = max(numbers.values()) + 1
+            behind: dict[Any, int] = {}
             for state, alive in numbers:
                 self.states.append(state)
                 for branch in members.branches(index, state, alive)[0]:
@@ -133,11 +134,6 @@ class Graph:
         ]
 
 
-def begin_of(numbers: dict[Any, int]) -> int:
-    """The number of the first node behind those that have `numbers`."""
-    return max(numbers.values()) + 1
-
-
 def joined(name: str) -> Callable[[Any, Any], Any]:
     """How the costs of two parts of a network make that of both."""
     return np.add if COSTS[name].combine == "sum" else np.maximum
@@ -152,6 +148,6 @@ def _stage_costs(places: Sequence[tuple[Stage, State]]) -> dict[tuple[Stage, Sta
     combine = [sum if cost.combine == "sum" else max for cost in COSTS.values()]
     nothing = (0,) * len(COSTS)
     return {
-        place: tuple(join(column) for join, column in zip(combine, zip(nothing, *map(found.get, row)), strict=True))  # type: ignore[arg-type]
+        place: tuple(join(column) for join, column in zip(combine, zip(nothing, *map(found.get, row)), strict=True))
         for place, row in layers.items()
     }

@@ -121,7 +121,7 @@ class Halves:
                 for after, shift, count in _edges(each, self._more_before(number, each) // self._step_before):
                     if after not in found:
                         found[after] = np.zeros(int(self._spread_before[after]) // self._step_before + 1, dtype=kind)
-                    found[after][shift : shift + len(here)] += here * kind(count)  # type: ignore[call-arg, operator]
+                    found[after][shift : shift + len(here)] += here * kind(count)
         return found
 
     def _count_behind(self, kind: type[np.generic]) -> dict[int, Counts]:
@@ -132,7 +132,7 @@ class Halves:
                 here = np.zeros(int(self._spread_behind[number]) // self._step_behind + 1, dtype=kind)
                 for after, shift, count in _edges(each, self._more_behind(number, each) // self._step_behind):
                     part = found[after]
-                    here[shift : shift + len(part)] += part * kind(count)  # type: ignore[call-arg, operator]
+                    here[shift : shift + len(part)] += part * kind(count)
                 found[number] = here
         return {number: np.cumsum(here) for number, here in found.items() if self._level[number] == self._cut}
 

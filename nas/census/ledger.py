@@ -65,7 +65,9 @@ def _plain(layer: Layer) -> Layer:
 
 
 def _name(layer: Layer) -> str:
-    return json.dumps([layer.block, layer.in_channels, layer.out_channels, layer.stride, layer.resolution, layer.options])
+    return json.dumps(
+        [layer.block, layer.in_channels, layer.out_channels, layer.stride, layer.resolution, layer.options]
+    )
 
 
 def _file() -> Path | None:
@@ -79,7 +81,12 @@ def _file() -> Path | None:
 def _fingerprint(blocks: tuple[tuple[str, type], ...], costs: tuple[tuple[str, object], ...]) -> str | None:
     """Of the code that says what a layer costs; None if some of it is not in the files of this package."""
     package = Path(__file__).parents[1]
-    files = [*package.glob("blocks/*.py"), *package.glob("costs/*.py"), package / "trace.py", package / "architecture.py"]
+    files = [
+        *package.glob("blocks/*.py"),
+        *package.glob("costs/*.py"),
+        package / "trace.py",
+        package / "architecture.py",
+    ]
     known = {str(file) for file in files}
     for _, block in blocks:
         if str(getattr(sys.modules[block.__module__], "__file__", "")) not in known:

@@ -70,7 +70,11 @@ class SumTable:
             rest = np.minimum(left - self._shift[part], self._last[where])
             counts = np.where(rest >= 0, self._at(self._base[where] + np.maximum(rest, 0)), 0)
             totals = list(accumulate(counts.tolist())) if self._digits > 1 else np.cumsum(counts)
-            place = int(np.searchsorted(totals, np.uint64(rank), side="right")) if self._digits == 1 else _above(totals, rank)
+            place = (
+                int(np.searchsorted(totals, np.uint64(rank), side="right"))
+                if self._digits == 1
+                else _above(totals, rank)
+            )
             rank -= int(totals[place - 1]) if place else 0
             left, edge = int(rest[place]), part.start + place
             path.append(edge)
@@ -129,7 +133,3 @@ def _whole(counts: Counts) -> list[int]:
     for row in counts[-2::-1]:
         found = [(high << _DIGIT) + low for high, low in zip(found, row.tolist(), strict=True)]
     return found
-
-
-def _above(totals: list[int], rank: int) -> int:
-    return next(place for place, total in enumerate(totals) if total > rank)

@@ -66,14 +66,15 @@ def _add(commands: Any, name: str, summary: str, text: str, example: str) -> Any
 def _add_space(commands: Any) -> None:
     summary = "what a search space holds: its size, costs, what fits a budget"
     text = """\
-The size is exact; cost ranges and the share within the budget are of members
-drawn uniformly. Nothing is trained."""
+Sizes, costs and the share within one limit are exact; the share within several
+limits is of members drawn uniformly. Nothing is trained. The costs of layers
+are kept for the next time: the first look at a large space takes longer."""
     example = "nas space search_spaces/mobile_cifar.yaml --budget params=0.363M --budget macs=20M"
     parser = _add(commands, "space", summary, text, example)
     parser.add_argument("space", metavar="SPACE", help="a search space (YAML)")
     rule = "an upper bound: params, macs, flops (two per MAC) or a memory in bytes; 0.363M, 30k; may be repeated"
     parser.add_argument("--budget", action="append", default=[], metavar="COST=LIMIT", help=rule)
-    parser.add_argument("--samples", type=_positive, default=200, metavar="N", help="members to draw (default 200)")
+    parser.add_argument("--samples", type=_positive, default=1000, metavar="N", help="members to draw (default 1000)")
     parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the draw (default 0)")
     _add_json(parser)
 

@@ -3,8 +3,9 @@
 from nas.report.describe import describe_space
 from nas.report.plot import FORMATS, plot_front
 from nas.report.progress import SearchWatch, TrainingWatch
+from nas.report.space import space_text
 from nas.report.tables import front_csv, front_records, save_tables
-from nas.report.text import front_text, front_view, space_text
+from nas.report.text import front_text, front_view
 
 __all__ = [
     "FORMATS",

@@ -1,10 +1,9 @@
-"""A space and a front as text: aligned, the front no wider than the terminal."""
+"""A front as text: aligned, no wider than the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
@@ -14,23 +13,6 @@ from nas.costs import COSTS
 
 LEAST_WIDTH = 60
 """Columns for the stages beside the numbers; where there are fewer, they stand under them."""
-
-
-def space_text(facts: dict[str, Any]) -> str:
-    """What `describe_space` found."""
-    counted, fits, costs = facts["counted"], facts["fits"], facts["costs"]
-    how = "all members" if counted else f"{facts['samples']} members drawn uniformly, seed {facts['seed']}"
-    head = f"{facts['name']}: {facts['size']:,} architectures, {len(facts['choices'])} choices\n\ncosts of {how}:"
-    rows = [[name, *(f"{value:,.0f}" for value in row.values())] for name, row in costs.items()]
-    parts = ["\n".join([head, *aligned([["", *next(iter(costs.values()))], *rows])])]
-    if fits:
-        limits = ", ".join(f"{name} <= {limit:,.0f}" for name, limit in facts["budget"].items())
-        interval = "" if counted else f" (95 % interval {fits['low']:.1%} to {fits['high']:.1%})"
-        parts.append(f"within {limits}: {fits['share']:.1%}{interval}")
-    for example in facts["examples"]:
-        table = Architecture.from_dict(example["architecture"]).table()
-        parts.append(f"{example['id']}: {example['params']:,} params, {example['macs']:,} MACs\n{table}")
-    return "\n\n".join(parts)
 
 
 def front_text(front: pd.DataFrame, objectives: list[str], width: int | None) -> str:
@@ -58,7 +40,7 @@ def short_stages(architectures: Sequence[Architecture]) -> tuple[str, list[str]]
     heads, rows = [], []
     for architecture in architectures:
         common = _common(architecture)
-        heads.append([f"{architecture.resolution}px", *(_assigned(*item) for item in sorted(common.items()))])
+        heads.append([f"{architecture.resolution}px", *(assigned(*item) for item in sorted(common.items()))])
         stages = [stage for stage in architecture.stages if stage.n]
         rows.append(
             [str(replace(x, options=tuple(item for item in x.options if item[0] not in common))) for x in stages]
@@ -84,7 +66,7 @@ def _common(architecture: Architecture) -> dict[str, Value]:
     return {name: found[0] for name, found in values.items() if name in named and len(found) > 1 == len(set(found))}
 
 
-def _assigned(name: str, value: Value) -> str:
+def assigned(name: str, value: Value) -> str:
     return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
 
 
