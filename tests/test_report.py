@@ -57,60 +57,134 @@ SPACE = Space.from_dict(
 # A space
 
 
-def test_a_small_space_is_counted() -> None:
+def test_what_is_said_of_a_space_is_so() -> None:
     members = list(SPACE.enumerate())
     params = sorted(costs(member)["params"] for member in members)
-    facts = describe_space(SPACE, {"params": 1500}, samples=1000, seed=0)
-    assert facts["size"] == facts["samples"] == len(members) == 24 and facts["counted"]
+    facts = describe_space(SPACE, {"params": 1500}, samples=20, seed=0)
+    assert facts["size"] == facts["networks"] == len(members) == 24
+    assert facts["exact"] == list(facts["costs"]) == list(COSTS)
     assert facts["choices"]["stages[0].t"] == [1, 2, 3]
-    assert list(facts["costs"]) == list(COSTS)
-    assert (facts["costs"]["params"]["min"], facts["costs"]["params"]["max"]) == (params[0], params[-1])
-    assert facts["costs"]["params"]["median"] == (params[11] + params[12]) / 2
+    assert list(facts["costs"]["params"].values()) == [params[0], params[1], params[11], params[22], params[23]]
     fitting = sum(value <= 1500 for value in params)
     assert 0 < fitting < 24
-    assert facts["fits"] == {"share": fitting / 24, "low": fitting / 24, "high": fitting / 24}
+    share = fitting / 24
+    alone = {"params": share}
+    assert facts["fits"] == {
+        "share": share,
+        "low": share,
+        "high": share,
+        "exact": True,
+        "main": "params",
+        "alone": alone,
+    }
+    assert facts["nothing"] is None
+    for row in facts["members"]:
+        member = SPACE.decode(row["params_of_choices"])
+        assert {name: row[name] for name in ("id", *COSTS)} == {"id": member.id, **costs(member)}
+    assert len({row["id"] for row in facts["members"]}) == 24
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_a_large_space_is_sampled_with_an_interval_that_holds_the_truth() -> None:
-    truth = describe_space(SPACE, {"params": 1500}, samples=1000, seed=0)["fits"]["share"]
-    facts = describe_space(SPACE, {"params": 1500}, samples=20, seed=0)
-    assert facts["samples"] == 20 and not facts["counted"]
-    assert facts["fits"]["low"] <= truth <= facts["fits"]["high"]
-    assert facts == describe_space(SPACE, {"params": 1500}, samples=20, seed=0)
-    assert facts != describe_space(SPACE, {"params": 1500}, samples=20, seed=1)
+def test_extremes_are_members() -> None:
+    rows = [costs(member) for member in SPACE.enumerate()]
+    for extreme in describe_space(SPACE, {}, samples=20, seed=0)["extremes"]:
+        member = Architecture.from_dict(extreme["architecture"])
+        assert member.id == extreme["id"] and SPACE.contains(member)
+        best = min if extreme["which"] == "cheapest" else max
+        assert extreme[extreme["cost"]] == costs(member)[extreme["cost"]] == best(x[extreme["cost"]] for x in rows)
 
 
-def test_examples_fit_the_budget() -> None:
-    facts = describe_space(SPACE, {"params": 1500, "macs": 20_000}, samples=1000, seed=0)
+def test_several_limits_are_sampled_with_an_interval_that_holds_the_truth() -> None:
+    budget = {"params": 1500, "macs": 30_000}
+    rows = [costs(member) for member in SPACE.enumerate()]
+    truth = sum(all(row[name] <= budget[name] for name in budget) for row in rows) / 24
+    facts = describe_space(SPACE, budget, samples=10, seed=0)
+    fits = facts["fits"]
+    assert not fits["exact"] and fits["low"] <= truth <= fits["high"]
+    assert fits["alone"] == {name: sum(row[name] <= budget[name] for row in rows) / 24 for name in budget}
+    assert facts == describe_space(SPACE, budget, samples=10, seed=0)
+    assert facts != describe_space(SPACE, budget, samples=10, seed=1)
+    counted = describe_space(SPACE, budget, samples=100, seed=0)["fits"]
+    assert counted["exact"] and counted["share"] == pytest.approx(truth)
     for example in facts["examples"]:
         architecture = Architecture.from_dict(example["architecture"])
         assert architecture.id == example["id"] and SPACE.contains(architecture)
-        assert example["params"] <= 1500 and example["macs"] <= 20_000
-    assert len(facts["examples"]) == 3
+        assert all(example[name] <= limit for name, limit in budget.items())
 
 
 def test_without_a_budget_nothing_is_said_of_it() -> None:
-    facts = describe_space(SPACE, {}, samples=1000, seed=0)
-    assert facts["fits"] is None
+    facts = describe_space(SPACE, {}, samples=20, seed=0)
+    assert facts["fits"] is None and facts["values"] is None
     assert "within" not in space_text(facts)
 
 
 def test_a_budget_that_nothing_fits() -> None:
-    facts = describe_space(SPACE, {"params": 1}, samples=1000, seed=0)
+    facts = describe_space(SPACE, {"params": 1}, samples=20, seed=0)
     assert facts["fits"]["share"] == 0 and facts["examples"] == []
-    assert space_text(facts).endswith("within params <= 1: 0.0%")
+    least = min(costs(member)["params"] for member in SPACE.enumerate())
+    lines = space_text(facts).splitlines()
+    where = lines.index("within params <= 1: 0.0% (exact)")
+    assert lines[where + 1].startswith(
+        f"budget: params 1 leaves nothing of space small: its cheapest architecture has {least:,} (id "
+    )
+
+
+def test_values_that_a_budget_leaves_unused_or_never_hurts() -> None:
+    members = list(SPACE.enumerate())
+    limit = max(costs(member)["params"] for member in members if member.stages[0].c == 8 and member.stages[1].c == 8)
+    facts = describe_space(SPACE, {"params": limit}, samples=20, seed=0)
+    for key, wanted in (("unused", False), ("free", True)):
+        expected = {
+            name: [
+                v
+                for v in values
+                if all((costs(m)["params"] <= limit) is wanted for m in members if SPACE.encode(m)[name] == v)
+            ]
+            for name, values in SPACE.choices.items()
+        }
+        assert facts["values"][key] == {name: values for name, values in expected.items() if values}
+    least = min(costs(member)["params"] for member in members)
+    text = space_text(describe_space(SPACE, {"params": least}, samples=20, seed=0))
+    assert "never within the budget: stem.c=16; stages[0].c=16; stages[0].n=2; stages[0].t=2, 3" in text
 
 
 def test_a_space_as_text() -> None:
-    text = space_text(describe_space(SPACE, {"params": 1500}, samples=20, seed=3))
+    text = space_text(describe_space(SPACE, {"params": 1500, "macs": 20_000}, samples=10, seed=3))
     first, _, how, header, *rows = text.splitlines()
-    assert first == "small: 24 architectures, 4 choices"
-    assert how == "costs of 20 members drawn uniformly, seed 3:"
+    assert first == "small: 24 architectures (24 distinct networks), 4 choices"
+    assert how == "costs of all architectures, exact:"
     assert header.split() == ["min", "5%", "median", "95%", "max"]
     assert [row.split()[0] for row in rows[: len(COSTS)]] == list(COSTS)
     assert len({len(row) for row in [header, *rows[: len(COSTS)]]}) == 1
-    assert re.search(r"^within params <= 1,500: \d+\.\d% \(95 % interval \d+\.\d% to \d+\.\d%\)$", text, re.MULTILINE)
+    assert re.search(r"^within params <= 1,500: \d+\.\d% \(exact\)$", text, re.MULTILINE)
+    table = text.splitlines()[-25:]
+    assert table[0].split() == ["id", *COSTS, "choices"] and "stem.c=8 stages[0].n=1" in table[1]
+
+
+def test_a_long_table_of_members_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.report.space.MOST_ROWS", 5)
+    lines = space_text(describe_space(SPACE, {}, samples=10, seed=0)).splitlines()
+    assert lines[-1] == "... and 19 more, see --json" and lines[-7].startswith("id ")
+
+
+def test_one_network_is_shown_whole() -> None:
+    data = {"name": "one", "resolution": 8, "stem": {"block": "conv", "c": 8}, "head": {"block": "classifier"}}
+    data["stages"] = [{"block": "separable", "c": 16}]
+    space = Space.from_dict(data)
+    member = next(space.enumerate())
+    text = space_text(describe_space(space, {}, samples=10, seed=0))
+    assert text.startswith("one: one network\n") and text.endswith(member.table()) and member.id in text
+
+
+def test_what_cannot_be_counted_is_sampled_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.census.ledger.MOST_LAYERS", 1)
+    facts = describe_space(SPACE, {"params": 1500}, samples=50, seed=3)
+    params = [costs(member)["params"] for member in SPACE.enumerate()]
+    truth = sum(value <= 1500 for value in params) / 24
+    assert facts["exact"] == [] and facts["extremes"] is None and facts["fits"]["main"] is None
+    assert facts["fits"]["low"] <= truth <= facts["fits"]["high"]
+    text = space_text(facts)
+    assert "50 architectures drawn uniformly, seed 3" in text
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (37, 200), (200, 200)])

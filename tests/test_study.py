@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from nas.architecture import Architecture
+from nas.census import Feasible
 from nas.costs import costs
 from nas.evaluation import Job, Measurement
 from nas.inputs import InputError, parse_yaml
@@ -31,7 +32,7 @@ from nas.run import Run
 from nas.samplers import SAMPLERS
 from nas.space import Space
 from nas.study import search
-from nas.study.drawing import DRAWS, Exhausted, draw
+from nas.study.drawing import Exhausted, draw
 from nas.study.study import FAILURES, PATIENCE
 
 
@@ -60,6 +61,9 @@ def one_of(outcome: str, run: Run) -> Any:
 
 # What is proposed
 
+ASKED = {"name": "tpe", "startup": 1}
+"""Proposes what it likes from the second on: also what is impossible or over the budget."""
+
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_nothing_is_trained_twice_and_every_number_is_on_record(tmp_path: Path, sampler: str) -> None:
@@ -79,7 +83,7 @@ def test_nothing_is_trained_twice_and_every_number_is_on_record(tmp_path: Path, 
 
 
 def test_a_proposal_over_budget_is_told_with_its_violation_and_never_trained(tmp_path: Path) -> None:
-    file = fakes.write_study(tmp_path, budget={"params": 1200, "macs": "1M"})
+    file = fakes.write_study(tmp_path, budget={"params": 1200, "macs": "1M"}, sampler=ASKED)
     run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
     trial = one_of("over budget", run)
     params = trial.user_attrs["candidate"]["costs"]["params"]
@@ -92,7 +96,8 @@ def test_a_proposal_over_budget_is_told_with_its_violation_and_never_trained(tmp
 
 
 def test_an_impossible_combination_is_told_with_its_reason_and_never_trained(tmp_path: Path) -> None:
-    run = fakes.search(fakes.write_study(tmp_path, trials=15), tmp_path / "run", Tabular(tmp_path / "calls"))
+    file = fakes.write_study(tmp_path, trials=15, sampler=ASKED)
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
     trial = one_of("impossible", run)
     assert trial.state == TrialState.COMPLETE and "groups" in trial.user_attrs["reason"]
     assert trial.constraints == {"possible": 1.0} and trial.values == [0.0, 0.0]
@@ -124,7 +129,10 @@ def test_a_small_space_ends_with_a_message(tmp_path: Path, sampler: str) -> None
     assert len(run.all_trials()) == before, "a search that is exhausted proposes nothing more"
 
 
-def test_a_sampler_that_finds_nothing_is_helped_after_a_bounded_number_of_proposals(tmp_path: Path) -> None:
+def test_a_sampler_that_finds_nothing_is_helped_after_a_bounded_number_of_proposals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.study.study.uniform_proposals", lambda name, options: 0)
     file = fakes.write_study(tmp_path, trials=2, budget={"params": 700}, sampler={"name": "random", "seed": 3})
     run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
     numbers = list(run.trials().query("outcome == 'trained'")["number"])
@@ -133,31 +141,49 @@ def test_a_sampler_that_finds_nothing_is_helped_after_a_bounded_number_of_propos
 
 def test_draw_is_uniform_over_what_fits_and_is_new() -> None:
     space, rng = toy(), random.Random(0)
+    feasible = Feasible(space, {"params": 830})
     fitting = [member for member in space.enumerate() if costs(member)["params"] <= 830]
     seen = {fitting[0].id}
     counts = {member.id: 0 for member in fitting[1:]}
     for _ in range(60 * len(counts)):
-        counts[draw(space, {"params": 830}, rng, seen).id] += 1
+        counts[draw(feasible, rng, seen).id] += 1
     assert len(counts) >= 4 and all(30 < count < 95 for count in counts.values()), counts
 
 
 def test_draw_says_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     space = toy()
-    nearest = min(space.enumerate(), key=lambda member: costs(member)["params"])
-    least = f"params 674, macs {costs(nearest)['macs']:,}"
-    with pytest.raises(InputError, match=rf"nothing fits: 0 of the 153 members of space toy; the nearest has {least}$"):
-        draw(space, {"params": 600, "macs": 10**9}, random.Random(0))
     with pytest.raises(Exhausted, match="the 153 members of space toy hold no new candidate"):
-        draw(space, {}, random.Random(0), {member.id for member in space.enumerate()})
+        draw(Feasible(space, {}), random.Random(0), {member.id for member in space.enumerate()})
+    within = {member.id for member in space.enumerate() if costs(member)["params"] <= 830}
+    says = f"the {len(within)} members within the limit of params of space toy hold no new candidate"
+    with pytest.raises(Exhausted, match=says):
+        draw(Feasible(space, {"params": 830}), random.Random(0), within)
+    monkeypatch.setattr("nas.census.feasible.DRAWS", 100)
     monkeypatch.setattr("nas.study.drawing.DRAWS", 100)
-    with pytest.raises(InputError, match="nothing fits: 0 of 100 members drawn of space toy; the nearest has params "):
-        draw(space, {"params": 600}, random.Random(0))
-    assert DRAWS == 10_000
+    with pytest.raises(Exhausted, match="100 members drawn of space toy hold no new candidate"):
+        draw(Feasible(space, {}), random.Random(0), {member.id for member in space.enumerate()})
+
+
+@pytest.mark.parametrize(
+    "sampler", [{"name": "random"}, {"name": "tpe", "startup": 6}, {"name": "nsga2", "population": 6}]
+)
+def test_the_first_proposals_are_drawn_from_what_fits_by_seed_and_number(
+    tmp_path: Path, sampler: dict[str, Any]
+) -> None:
+    budget = {"params": 1000}
+    file = fakes.write_study(tmp_path, trials=4, budget=budget, sampler={**sampler, "seed": 2})
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    first = list(run.trials()["id"][:6])
+    feasible = Feasible(toy(), budget)
+    assert first == [draw(feasible, random.Random(f"2/{number}")).id for number in range(6)][: len(first)]
+    assert outcomes(run.trials()).keys() <= {"trained", "repeated"}
 
 
 def test_nothing_is_written_when_nothing_fits(tmp_path: Path) -> None:
     file = fakes.write_study(tmp_path, budget={"params": 600})
-    with pytest.raises(InputError, match=r"budget \(params 600\): nothing fits: 0 of the 153"):
+    with pytest.raises(
+        InputError, match=r"budget: params 600 leaves nothing of space toy: its cheapest architecture has 674 "
+    ):
         search(file, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

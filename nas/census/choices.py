@@ -1,7 +1,7 @@
-"""What the members cost that use a value of a choice: so, which values a budget leaves unused, and which it never hurts.
+"""What the members cost that use a value of a choice: so, which values a budget leaves unused, which it never hurts.
 
-Params name a member, and each agrees with one combination of the shared choices: for each combination the least and most
-cost of a path through every stage is known from what stands in front of it and behind it.
+Params name a member, and each agrees with one combination of the shared choices: for each the least and most cost of a
+path through every stage is known from what stands in front of it and behind it.
 """
 
 from __future__ import annotations

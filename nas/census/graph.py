@@ -148,6 +148,9 @@ def _stage_costs(places: Sequence[tuple[Stage, State]]) -> dict[tuple[Stage, Sta
     combine = [sum if cost.combine == "sum" else max for cost in COSTS.values()]
     nothing = (0,) * len(COSTS)
     return {
-        place: tuple(join(column) for join, column in zip(combine, zip(nothing, *map(found.get, row)), strict=True))
+        place: tuple(
+            join(column)
+            for join, column in zip(combine, zip(nothing, *(found[layer] for layer in row), strict=True), strict=True)
+        )
         for place, row in layers.items()
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import ceil, gcd
+from math import ceil, floor, gcd
 from typing import Any
 
 import numpy as np
@@ -58,14 +58,13 @@ class Halves:
         """How many members cost at most `limit`."""
         if limit >= self.most:
             return self.size
-        x = ceil(limit) if limit != int(limit) else int(limit)
-        x -= x > limit
-        found = [self._product(x, *half) for half in self._halves]
-        rest = int(found[0]) % 2**_WORD
+        found = [self._product(floor(limit), *half) for half in self._halves]
+        rest: int = int(found[0]) % 2**_WORD
         if len(found) == 1:
             return rest
         # Exact modulo 2^64, and nearly exact: together exact.
-        return rest + (round((int(found[1]) - rest) / 2**_WORD) << _WORD)
+        wraps: int = round((int(found[1]) - rest) / 2**_WORD)
+        return rest + (wraps << _WORD)
 
     def quantiles(self, shares: Sequence[float]) -> list[int]:
         """For each share the least cost that so many of the members do not exceed."""

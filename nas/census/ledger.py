@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -52,10 +53,9 @@ def layer_costs(layers: Iterable[Layer]) -> dict[Layer, tuple[int, ...]]:
             new[name] = [cost.of(trace) for cost in COSTS.values()]
     kept |= new
     if len(new) >= WORTH_KEEPING and file:
-        try:
+        # It is a convenience: a disk that is full or read-only must not stop anyone.
+        with suppress(OSError):
             write_json(file, _read(file) | kept)
-        except OSError:
-            pass  # it is a convenience: a disk that is full or read-only must not stop anyone
     return {layer: tuple(kept[names[same]]) for layer, same in plain.items()}
 
 

@@ -5,7 +5,9 @@ Counts are exact however large: 32-bit digits in 64-bit integers, carried once f
 
 from __future__ import annotations
 
-from itertools import accumulate
+from bisect import bisect_right
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,8 @@ Counts = NDArray[np.uint64]
 class SumTable:
     """The members of a graph whose cost, a sum, is at most `limit`; each has a rank.
 
-    Where the table would be too large, costs are rounded down to a coarser `unit`, stage by stage: `exact` is then False,
-    and the table has some members above the limit, too, but still all within.
+    Where the table would be too large, costs are rounded down to a coarser `unit`, stage by stage: `exact` is then
+    False, and the table has some members above the limit, too, but still all within.
     """
 
     def __init__(self, graph: Graph, name: str, limit: float, most_work: int = MOST_WORK) -> None:
@@ -69,11 +71,10 @@ class SumTable:
             where = self._class[part]
             rest = np.minimum(left - self._shift[part], self._last[where])
             counts = np.where(rest >= 0, self._at(self._base[where] + np.maximum(rest, 0)), 0)
-            totals = list(accumulate(counts.tolist())) if self._digits > 1 else np.cumsum(counts)
+            totals: Any = np.cumsum(counts) if self._digits == 1 else list(accumulate(counts.tolist()))
+            # Both are numbers of 64 bits, or both Python's.
             place = (
-                int(np.searchsorted(totals, np.uint64(rank), side="right"))
-                if self._digits == 1
-                else _above(totals, rank)
+                int(totals.searchsorted(np.uint64(rank), "right")) if self._digits == 1 else bisect_right(totals, rank)
             )
             rank -= int(totals[place - 1]) if place else 0
             left, edge = int(rest[place]), part.start + place
@@ -85,7 +86,7 @@ class SumTable:
     def _at(self, places: Ints) -> NDArray[np.generic]:
         """The counts in these columns of the table: numbers of 64 bits, or Python's where they would not do."""
         found = self._table[:, np.minimum(places, self._table.shape[1] - 1)]
-        return found[0] if self._digits == 1 else np.array(_whole(found) + [None], dtype=object)[:-1]
+        return found[0] if self._digits == 1 else np.array([*_whole(found), None], dtype=object)[:-1]
 
     def _effort(self, classes: Classes, low: Ints) -> tuple[int, int]:
         """(additions, numbers) of the table."""
@@ -122,7 +123,7 @@ class SumTable:
             self._carry(here)
 
     def _carry(self, counts: Counts) -> None:
-        for low, high in zip(counts[:-1], counts[1:], strict=True):
+        for low, high in pairwise(counts):
             high += low >> np.uint64(_DIGIT)
             low &= np.uint64(2**_DIGIT - 1)
 
