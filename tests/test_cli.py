@@ -490,11 +490,11 @@ def test_retrain_ends_in_a_network_to_load(here: Path) -> None:
 
 def test_space_says_what_fits(here: Path) -> None:
     text = lines(called("space tiny.yaml --budget params=2k --samples 1000"))
-    assert text[0] == "tiny: 120 architectures, 9 choices"
-    assert text[2] == "costs of all members:"
+    assert text[0] == "tiny: 120 architectures (120 distinct networks), 9 choices"
+    assert text[2] == "costs of all architectures, exact:"
     assert text[3].split() == ["min", "5%", "median", "95%", "max"]
     facts = json.loads(called("space tiny.yaml --budget params=2k --samples 1000 --json").out)
-    assert f"within params <= 2,000: {facts['fits']['share']:.1%}" in text
+    assert f"within params <= 2,000: {facts['fits']['share']:.1%} (exact)" in text
     assert text[-1].startswith("next: write a study with `space: tiny.yaml`")
 
 
