@@ -197,25 +197,20 @@ class Study:
         while self.misses < 100 * PATIENCE:
             if not self.queued and self.first:
                 self._enqueue(self.first.pop(0))
-            elif not self.queued and self.misses >= PATIENCE:
+            elif not self.queued and (self.asked < self.uniform or self.misses >= PATIENCE):
                 try:
                     self._enqueue(self._draw())
                 except Exhausted as reason:
                     self.exhausted = f"stopped at {self.trained} of {self.config.trials} candidates: {reason}"
                     return None
-            elif not self.queued and self.asked < self.uniform:
-                self._enqueue(draw(self.feasible, self._rng()))
             if job := self._ask():
                 return job
         raise AssertionError("candidates that were drawn unseen and within the budget were refused")
 
     def _draw(self) -> Architecture:
         busy = {candidate.architecture.id for candidate in self.pending.values()}
-        return draw(self.feasible, self._rng(), self.record.keys() | busy)
-
-    def _rng(self) -> random.Random:
-        """Of the next proposal: a function of the seed and its number alone."""
-        return random.Random(f"{self.config.sampler.seed}/{self.asked}")
+        rng = random.Random(f"{self.config.sampler.seed}/{self.asked}")
+        return draw(self.feasible, rng, self.record.keys() | busy)
 
     def _enqueue(self, architecture: Architecture) -> None:
         self.study.enqueue_trial(self.space.encode(architecture))
