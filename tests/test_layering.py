@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "nas"
 LAYERS = (
     ("inputs", "files", "machine"),
     ("architecture", "blocks", "data", "pareto"),
-    ("rows", "network", "augment"),
+    ("rows", "network", "augment", "surrogate"),
     ("space", "training", "trace", "weights"),
     ("costs", "samplers"),
-    ("census", "evaluation"),
+    ("census", "evaluation", "bench"),
     ("config", "executors"),
     ("run",),
     ("study", "retrain"),

@@ -15,8 +15,15 @@ from nas.inputs import InputError, parse_yaml
 from nas.samplers import SAMPLERS, check_sampler, make_sampler
 from nas.space import Space
 
-OPTIONS: dict[str, dict[str, Any]] = {"random": {}, "tpe": {"startup": 5}, "nsga2": {"population": 5}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "random": {},
+    "tpe": {"startup": 5},
+    "nsga2": {"population": 5},
+    "surrogate": {"startup": 3, "pool": 128},
+}
 """So that each does what it is for within a few proposals."""
+BUDGET = {"params": 1538.0}
+OBJECTIVES = ("accuracy", "params")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +45,8 @@ def propose(
     space, proposals = toy(), []
     study = optuna.create_study(directions=["maximize", "minimize"][:objectives])
     for number in range(count):
-        study.sampler = make_sampler(sampler, OPTIONS[sampler] if options is None else options, seed, number, space)
+        known = OPTIONS[sampler] if options is None else options
+        study.sampler = make_sampler(sampler, known, seed, number, space, costs, BUDGET, OBJECTIVES[:objectives])
         trial = study.ask()
         architecture = space.suggest(trial)
         proposals.append(trial.params)
@@ -97,7 +105,8 @@ def test_options_are_checked(sampler: str) -> None:
         ("nsga2", {"population": 1}, "sampler.population is 1, but must be greater than or equal to 2"),
         ("nsga2", {"population": 8.5}, "sampler.population is 8.5, but must be a valid integer"),
         ("random", {"startup": 1}, "sampler.startup is not an option of random; it has none"),
-        ("best", {}, "sampler.name is 'best', but must be one of: nsga2, random, tpe"),
+        ("surrogate", {"pool": 1}, "sampler.pool is 1, but must be greater than or equal to 16"),
+        ("best", {}, "sampler.name is 'best', but must be one of: nsga2, random, surrogate, tpe"),
     ],
 )
 def test_a_wrong_option_is_one_line(sampler: str, option: dict[str, Any], says: str) -> None:
@@ -107,13 +116,15 @@ def test_a_wrong_option_is_one_line(sampler: str, option: dict[str, Any], says: 
 
 
 @pytest.mark.parametrize(
-    ("sampler", "options"), [("tpe", {"multivariate": True, "startup": 5}), ("nsga2", {"population": 2})], ids=str
+    ("sampler", "options"),
+    [("tpe", {"multivariate": True, "startup": 5}), ("nsga2", {"population": 2}), ("surrogate", {"startup": 9})],
+    ids=str,
 )
 def test_options_reach_the_sampler(sampler: str, options: dict[str, Any]) -> None:
     assert propose(sampler, 0, 20, options) != propose(sampler, 0, 20)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "surrogate"])
 def test_a_sampler_learns_what_is_possible_and_within_budget(sampler: str) -> None:
     """Of the toy space a quarter of all combinations is impossible, and half of the rest over the budget here."""
 
@@ -139,7 +150,7 @@ def test_children_inherit_choices_that_exist_only_under_others() -> None:
         study.enqueue_trial(fixed)
     kept = drawn = 0
     for number in range(60):
-        study.sampler = make_sampler("nsga2", {"population": population}, 0, number, space)
+        study.sampler = make_sampler("nsga2", {"population": population}, 0, number, space, costs, {}, OBJECTIVES)
         trial = study.ask()
         space.suggest(trial)
         # Only the first generation is any good, so it stays the only parents.
@@ -159,7 +170,7 @@ def test_parents_within_the_budget_are_preferred_to_better_ones_over_it() -> Non
         study.enqueue_trial({"stem.c": stem, **rest})
     stems = []
     for number in range(80):
-        study.sampler = make_sampler("nsga2", {"population": 2}, 0, number, space)
+        study.sampler = make_sampler("nsga2", {"population": 2}, 0, number, space, costs, BUDGET, OBJECTIVES)
         trial = study.ask()
         space.suggest(trial)
         # The 8 is within the budget, the 16 better but over it, all the others worse than both.

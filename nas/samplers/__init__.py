@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.samplers import BaseSampler
@@ -17,15 +17,18 @@ from optuna.samplers import BaseSampler
 from nas.inputs import InputError, checked, choices, refuse
 from nas.samplers.nsga2 import nsga2
 from nas.samplers.random import random
+from nas.samplers.surrogate import SpaceCosts, SurrogateSampler, surrogate
 from nas.samplers.tpe import tpe
 from nas.space import Space
 
-SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": random, "tpe": tpe, "nsga2": nsga2}
-"""A sampler is a function of its seed, the space, and keyword arguments with defaults: its options."""
+__all__ = ["SAMPLERS", "SurrogateSampler", "check_sampler", "make_sampler", "uniform_proposals"]
+
+SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": random, "tpe": tpe, "nsga2": nsga2, "surrogate": surrogate}
+"""A sampler is a function of what it asks for of _GIVEN, and of keyword arguments with defaults: its options."""
 UNIFORM = {"random": None, "tpe": "startup", "nsga2": "population"}
 """Whose first proposals are to be members within the budget, drawn uniformly by the study, and the option that says
 how many (None: all). The others are asked from the first proposal on."""
-_GIVEN = {"seed", "space", "return"}
+_GIVEN = {"seed", "space", "costs", "budget", "objectives", "return"}
 
 
 def check_sampler(name: str, options: Mapping[str, Any], where: str) -> None:
@@ -51,6 +54,18 @@ def uniform_proposals(name: str, options: Mapping[str, Any]) -> float:
     return float(options.get(option, inspect.signature(SAMPLERS[name]).parameters[option].default))
 
 
-def make_sampler(name: str, options: Mapping[str, Any], seed: int, trial: int, space: Space) -> BaseSampler:
-    """The sampler that makes proposal number `trial` of a study of `space`."""
-    return SAMPLERS[name](seed=(seed * 1_000_003 + trial) % 2**31, space=space, **options)
+def make_sampler(
+    name: str,
+    options: Mapping[str, Any],
+    seed: int,
+    trial: int,
+    space: Space,
+    costs: SpaceCosts,
+    budget: Mapping[str, float],
+    objectives: Sequence[str],
+) -> BaseSampler:
+    """The sampler that makes proposal number `trial` of a study of `space` for `objectives` within `budget`."""
+    given = {"seed": (seed * 1_000_003 + trial) % 2**31, "space": space}
+    given |= {"costs": costs, "budget": budget, "objectives": objectives}
+    known = typing.get_type_hints(SAMPLERS[name])
+    return SAMPLERS[name](**{key: value for key, value in given.items() if key in known}, **options)

@@ -218,7 +218,8 @@ class Study:
 
     def _ask(self) -> Job | None:
         sampler = self.config.sampler
-        self.study.sampler = make_sampler(sampler.name, sampler.options, sampler.seed, self.asked, self.space)
+        what = self.space, costs, self.config.budget, self.config.objectives
+        self.study.sampler = make_sampler(sampler.name, sampler.options, sampler.seed, self.asked, *what)
         trial = self.study.ask()
         self.queued = max(0, self.queued - 1)
         architecture = self.space.suggest(trial)

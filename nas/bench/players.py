@@ -1,0 +1,81 @@
+"""Who is compared: samplers with their usual settings, and walks that learn nothing. A player is one line in PLAYERS.
+
+The surrogate's features are the logarithms of the table's costs, and the table's own features. It is not told the
+reference point. Withheld, it has no features; shuffled, each is dealt to other rows: it must not believe them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+
+from nas.bench.task import MAXIMISE, Task
+from nas.pareto import front
+from nas.samplers.surrogate import SurrogateSampler
+
+Sampler = Callable[[Task, int], BaseSampler]
+Walk = Callable[[Task, int], Iterator[int]]
+
+
+def _surrogate(features: str) -> Sampler:
+    def make(task: Task, seed: int) -> BaseSampler:
+        table = task.table
+        columns = {name: np.log(np.maximum(values, 1e-12)) for name, values in table.costs.items()} | dict(
+            table.features
+        )
+        if features == "shuffled":
+            rng = np.random.default_rng([seed, 1])
+            columns = {name: rng.permutation(values) for name, values in columns.items()}
+        if features == "withheld":
+            columns = {}
+
+        def costs(params: dict[str, Any]) -> Mapping[str, float]:
+            place = table.place(params)
+            return {name: float(values[place]) for name, values in table.costs.items()}
+
+        def known(params: dict[str, Any]) -> Mapping[str, float]:
+            place = table.place(params)
+            return {name: float(values[place]) for name, values in columns.items()}
+
+        objectives = ["accuracy", task.cost]
+        return SurrogateSampler(table.distributions, costs, task.budget, seed, objectives=objectives, features=known)
+
+    return make
+
+
+def _walk(by: str | None) -> Walk:
+    """The rows with the most of a number and the least cost, then those of the rest, and so on; each front shuffled."""
+
+    def walk(task: Task, seed: int) -> Iterator[int]:
+        rng, table = np.random.default_rng(seed), task.table
+        others = [name for name in table.costs if name != task.cost]
+        name = by or (others or [task.cost])[0]
+        most = (dict(table.costs) | dict(table.features)).get(name)
+        if most is None:
+            return
+        left = np.flatnonzero(task.fits)
+        while len(left):
+            on = front(np.column_stack([most[left], table.costs[task.cost][left]]), MAXIMISE)
+            yield from map(int, rng.permutation(left[on]))
+            left = left[~on]
+
+    return walk
+
+
+PLAYERS: dict[str, Sampler] = {
+    "surrogate": _surrogate("given"),
+    "surrogate-withheld": _surrogate("withheld"),
+    "surrogate-shuffled": _surrogate("shuffled"),
+    "random": lambda task, seed: optuna.samplers.RandomSampler(seed=seed),
+    "tpe": lambda task, seed: optuna.samplers.TPESampler(seed=seed),
+    "tpe-multivariate": lambda task, seed: optuna.samplers.TPESampler(seed=seed, multivariate=True),
+    "nsga2": lambda task, seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=20),
+    "nsga2-50": lambda task, seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=50),
+    "gp": lambda task, seed: optuna.samplers.GPSampler(seed=seed),
+}
+WALKS: dict[str, Walk] = {"walk": _walk(None), "walk-depth": _walk("depth")}
+"""Of the other cost, and of the depth: no learning, no evaluation is looked at."""

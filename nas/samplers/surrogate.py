@@ -1,0 +1,318 @@
+"""Bayesian optimisation of one noisy score against costs that are known: see nas/surrogate for the parts."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.architecture import Architecture
+from nas.space import Space
+from nas.surrogate.domain import Domain, Params, log_costs
+from nas.surrogate.process import Kernel, Process
+from nas.surrogate.worth import Goal, Record, Worth
+
+Costs = Callable[[Params], Mapping[str, float]]
+SpaceCosts = Callable[[Architecture, Iterable[str]], Mapping[str, float]]
+ALWAYS = ("params", "macs")
+"""Costs that are looked at whether they are objectives or not."""
+TRIES = 10
+"""Pools that are drawn before it is said that nothing is unseen."""
+CLIMBS, TOPS = 3, 4
+"""Steps from the best of a pool to their neighbours, and how many are the best."""
+
+
+class SurrogateSampler(BaseSampler):
+    """Proposes the candidate that is expected to add most hypervolume, of those within the budget and not yet seen.
+
+    A Gaussian process over the choices learns one objective, the score. The other objectives are costs, which `costs`
+    gives for any candidate without training it; it raises ValueError for answers that lead to no candidate. They, and
+    `features` (by default their logarithms), are what its prior mean is a regression on; how far that is
+    believed is learnt. A proposal follows from the seed, its number and the record alone. The measured trials of other
+    workers are taken to be as predicted. Trials that failed, or violate a constraint, are not learnt from.
+
+    search_space: all choices, as distributions (categorical or integer), or a Space.
+    costs: of the answers to the choices that are asked (of a Space: of any of its params).
+    budget: upper bounds of costs; nothing else is ever proposed.
+    objectives: which value of a trial is which cost; the one that is no cost is the score. By default the score is the
+        first, and the others are the costs in the order in which `costs` gives them.
+    ideal: the perfect score, 1 or (if it is minimised) 0 by default. The model's scale is the logarithm of the
+        distance to it; if scores lie beyond it, the scale is that of the score.
+    reference: the worst values, by objective, that count as hypervolume; by default the worst score told, and the
+        budget or the greatest cost of a sample.
+    active: which names are asked, given answers to all; all by default. A Space knows.
+    draw: a random candidate within the budget, or None; by default answers are drawn until they fit.
+    startup: first proposals, which are spread over choices and features.
+    pool: candidates that a proposal is chosen from, about.
+    """
+
+    def __init__(
+        self,
+        search_space: Mapping[str, BaseDistribution] | Space,
+        costs: Costs,
+        budget: Mapping[str, float] | None = None,
+        seed: int = 0,
+        *,
+        objectives: Sequence[str] | None = None,
+        ideal: float | None = None,
+        reference: Mapping[str, float] | None = None,
+        features: Costs | None = None,
+        active: Callable[[Params], Iterable[str]] | None = None,
+        draw: Callable[[random.Random], Params | None] | None = None,
+        startup: int = 4,
+        pool: int = 640,
+    ) -> None:
+        key = None
+        if isinstance(search_space, Space):
+            key, active = _identity(search_space), active or _asked(search_space)
+            search_space = search_space.distributions
+        self._distributions = dict(search_space)
+        self._domain = Domain(self._distributions, costs, budget, features, active, key, draw)
+        self._budget, self._reference = dict(budget or {}), dict(reference or {})
+        self._seed, self._objectives, self._ideal = seed, objectives, ideal
+        self._startup, self._pool = startup, pool
+        self._independent = RandomSampler(seed=seed)
+
+    def reseed_rng(self) -> None:
+        """Nothing to do: every proposal has a seed of its own."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._distributions
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """What is not in the search space is drawn uniformly."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        fixed = trial.system_attrs.get("fixed_params", {})
+        if all(name in fixed for name in self._domain.asked({**self._any(), **fixed})):
+            return {}
+        rng = random.Random(f"{self._seed}/{trial.number}")
+        trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        record = self._read(trials)
+        pool = self._unseen(record, rng)
+        if not pool:
+            warnings.warn("every candidate of the search space within the budget has been proposed", stacklevel=2)
+            with contextlib.suppress(RuntimeError):  # outside Study.optimize there is nothing to stop
+                study.stop()
+            return next(self._domain.draws(rng, 1), {})
+        if len(record.told) + len(record.pending) < self._startup or not record.told:
+            return self._spread(pool, record, rng)
+        return self._best(pool, record, study.directions, rng)
+
+    def _any(self) -> Params:
+        return {choice.name: choice.values[0] for choice in self._domain.encoding.choices}
+
+    # The record
+
+    def _read(self, trials: Sequence[FrozenTrial]) -> Record:
+        record, told = Record(), set()
+        for trial in trials:
+            given = trial.system_attrs.get("fixed_params", {}) if trial.state == TrialState.WAITING else trial.params
+            params = self._domain.asked({**self._any(), **given})
+            # What another worker has not answered in full yet cannot be avoided, nor what is of another search space.
+            known = self._domain.known(params) if params and params.keys() <= given.keys() else None
+            if known is None:
+                continue
+            record.seen.add(known.key)
+            if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+                record.pending.append(params)
+            elif trial.state == TrialState.COMPLETE and not any(value > 0 for value in trial.constraints.values()):
+                value = self._score(trial, known.costs)
+                # What was answered from the record is no second measurement.
+                if math.isfinite(value) and (known.key, value) not in told:
+                    told.add((known.key, value))
+                    record.told.append(params)
+                    record.values.append(value)
+        return record
+
+    def _columns(self, count: int, costs: Mapping[str, float]) -> tuple[int, list[str]]:
+        """Which of the objectives is the score, and the names of the others."""
+        names = list(self._objectives or ["", *list(costs)[: count - 1]])
+        scores = [place for place, name in enumerate(names) if name not in costs]
+        if len(names) != count or len(scores) != 1:
+            rule = f"one score and costs ({', '.join(costs)})"
+            raise ValueError(f"a study has {count} objectives, named {names}, but must have {rule}")
+        return scores[0], [name for name in names if name in costs]
+
+    def _score(self, trial: FrozenTrial, costs: Mapping[str, float]) -> float:
+        place, names = self._columns(len(trial.values), costs)
+        others = [value for number, value in enumerate(trial.values) if number != place]
+        for name, value in zip(names, others, strict=True):
+            if not math.isclose(value, costs[name], rel_tol=1e-6, abs_tol=1e-9):
+                text = f"trial {trial.number} was told a {name} of {value}, but it costs {costs[name]}"
+                raise ValueError(f"{text}; say with `objectives` which value is which")
+        return float(trial.values[place])
+
+    def _goal(self, record: Record, directions: Sequence[StudyDirection]) -> Goal:
+        known = self._domain.known(record.told[0])
+        assert known is not None, "what was told is known"
+        place, names = self._columns(len(directions), known.costs)
+        minimise = [direction == StudyDirection.MINIMIZE for direction in directions]
+        signs = [1.0 if least else -1.0 for number, least in enumerate(minimise) if number != place]
+        worst = {**self._budget, **self._reference}
+        ideal = float(not minimise[place]) if self._ideal is None else self._ideal
+        return Goal(
+            maximise=not minimise[place],
+            ideal=ideal,
+            costs=names,
+            signs=np.array(signs),
+            worst_score=next((value for name, value in self._reference.items() if name not in known.costs), None),
+            worst_costs={name: worst[name] for name in names if name in worst},
+        )
+
+    # Candidates
+
+    def _unseen(self, record: Record, rng: random.Random) -> list[Params]:
+        """Members within the budget that are not seen: all in a small space, else those drawn."""
+        domain = self._domain
+        everything = domain.everything()
+        if everything is not None:
+            return self._new(everything, record)
+        fresh = max(0, self._pool - len(domain.sample))
+        pool = self._new([*domain.sample, *domain.draws(rng, fresh)], record)
+        for _ in range(TRIES):
+            if pool:
+                break
+            pool = self._new([*domain.draws(rng, self._pool), *self._around(record.told, rng)], record)
+        return pool
+
+    def _new(self, candidates: Iterable[Params], record: Record) -> list[Params]:
+        """Each once, without those seen."""
+        found: dict[Any, Params] = {}
+        for params in candidates:
+            known = self._domain.known(params)
+            if known is not None and known.key not in record.seen:
+                found.setdefault(known.key, params)
+        return list(found.values())
+
+    def _around(self, centres: Iterable[Params], rng: random.Random) -> list[Params]:
+        """Neighbours, at most half a pool."""
+        found = [params for centre in centres for params in self._domain.neighbours(centre, rng)]
+        return rng.sample(found, min(len(found), self._pool // 2))
+
+    # Choosing
+
+    def _spread(self, pool: list[Params], record: Record, rng: random.Random) -> Params:
+        """Of a part of the pool, so that seeds differ, where the least is known before anything is learnt; the first
+        in the middle."""
+        part = rng.sample(pool, math.ceil(len(pool) / 4))
+        inputs = self._domain.inputs(part)
+        if not record.told and not record.pending:
+            return part[int(np.argmin((inputs.features**2).sum(axis=1)))]
+        encoding = self._domain.encoding
+        kernel = Kernel(encoding.choice, encoding.ordered, encoding.mixed, inputs.features.shape[1])
+        around = self._domain.inputs([*record.told, *record.pending])
+        process = Process(kernel, kernel.means, around, np.zeros(len(around)))
+        return part[int(np.argmax(process.predict(inputs)[1]))]
+
+    def _best(
+        self, pool: list[Params], record: Record, directions: Sequence[StudyDirection], rng: random.Random
+    ) -> Params:
+        """The most expected improvement in the pool, then among the neighbours of its best, while that rises."""
+        worth_of = Worth(self._domain, record, self._goal(record, directions))
+        if self._domain.everything() is None:
+            pool = self._new([*pool, *self._around(worth_of.front(), rng)], record)
+        worth = worth_of(pool)
+        best = int(np.argmax(worth))
+        choice, value = pool[best], worth[best]
+        if self._domain.everything() is None:
+            for _ in range(CLIMBS):
+                tops = [pool[place] for place in np.argsort(-worth, kind="stable")[:TOPS]]
+                pool = self._new(self._around(tops, rng), record)
+                worth = worth_of(pool) if pool else np.array([-np.inf])
+                if worth.max() <= value:
+                    break
+                choice, value = pool[int(np.argmax(worth))], worth.max()
+        return choice
+
+
+def surrogate(
+    *,
+    seed: int,
+    space: Space,
+    costs: SpaceCosts,
+    budget: Mapping[str, float],
+    objectives: Sequence[str],
+    startup: Annotated[int, Ge(1)] = 4,
+    pool: Annotated[int, Ge(16)] = 640,
+) -> BaseSampler:
+    """`startup`: proposals that are spread over the space first; `pool`: candidates to choose each other one from."""
+    known = _template(_Same(space), _Same(costs), tuple(sorted(budget.items())), tuple(objectives), startup, pool)
+    sampler = copy.copy(known)
+    sampler._seed = seed
+    return sampler
+
+
+class _Same:
+    """Equal to itself alone: a Space has no hash, and what is known of its members is kept between proposals."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+@lru_cache(maxsize=4)
+def _template(
+    space: _Same, costs: _Same, budget: tuple[tuple[str, float], ...], objectives: tuple[str, ...], *sizes: int
+) -> SurrogateSampler:
+    names = [name for name in objectives if name != "accuracy"]
+    names = list(dict.fromkeys([*names, *dict(budget), *ALWAYS]))
+
+    def known(params: Params) -> Mapping[str, float]:
+        return dict(costs.value(space.value.decode(params), names))
+
+    def features(params: Params) -> Mapping[str, float]:
+        return {**log_costs(known(params)), **_shape(space.value.decode(params))}
+
+    startup, pool = sizes
+    return SurrogateSampler(
+        space.value, known, dict(budget), objectives=objectives, features=features, startup=startup, pool=pool
+    )
+
+
+def _shape(architecture: Architecture) -> dict[str, float]:
+    """How deep and how wide a network is."""
+    layers = [(stage.n, stage.c) for stage in architecture.stages if stage.n]
+    depth = sum(count for count, _ in layers)
+    width = sum(count * math.log(channels) for count, channels in layers) / max(1, depth)
+    return {"depth": math.log(max(1, depth)), "width": width, "resolution": math.log(architecture.resolution)}
+
+
+def _asked(space: Space) -> Callable[[Params], Iterable[str]]:
+    def names(answers: Params) -> Iterable[str]:
+        asked = []
+
+        def ask(name: str, values: tuple[Any, ...]) -> Any:
+            asked.append(name)
+            return answers[name]
+
+        space.form(ask)
+        return asked
+
+    return names
+
+
+def _identity(space: Space) -> Callable[[Params], str]:
+    return lambda params: space.decode(params).id
