@@ -36,10 +36,13 @@ _HOMES = {
     "load_weights": "nas.weights",
     "search": "nas.study",
 }
+_MODULES = {"samplers": "nas.samplers"}
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:  # nas.samplers.SurrogateSampler, for studies of one's own
+        return import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'nas' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -242,7 +242,7 @@ DATA = [
 # Words
 
 WORDS = [
-    case("", "arguments are required: COMMAND", "{space,search,front,retrain}"),
+    case("", "arguments are required: COMMAND", "{space,search,front,retrain,bench}"),
     case("train", "COMMAND: invalid choice: 'train'", "choose from", "retrain"),
     case("space tiny.yaml --colour", "'--colour' is not known here", "[--budget COST=LIMIT]", "nas space --help"),
     case("search study.yaml --trial 3", "'--trial' is not known here", "[--trials N]"),

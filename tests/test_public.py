@@ -24,6 +24,10 @@ def test_the_public_names() -> None:
     assert nas.__all__ == names.split()
 
 
+def test_the_samplers_are_there_for_studies_of_ones_own() -> None:
+    assert nas.samplers.SurrogateSampler.__doc__
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'nas' has no attribute 'Spce'"):
         _ = nas.Spce

@@ -6,7 +6,7 @@ reference point. Withheld, it has no features; shuffled, each is dealt to other 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from nas.bench.task import MAXIMISE, Task
+from nas.inputs import choices, refuse
 from nas.pareto import front
 from nas.samplers.surrogate import SurrogateSampler
 
@@ -79,3 +80,12 @@ PLAYERS: dict[str, Sampler] = {
 }
 WALKS: dict[str, Walk] = {"walk": _walk(None), "walk-depth": _walk("depth")}
 """Of the other cost, and of the depth: no learning, no evaluation is looked at."""
+
+
+def check_players(names: Iterable[str], where: str) -> list[str]:
+    """Each once. Raises InputError for a name that no player has."""
+    found = list(dict.fromkeys(name.strip() for name in names))
+    for name in found:
+        if name not in PLAYERS and name not in WALKS:
+            raise refuse(where, name, choices([*PLAYERS, *WALKS]))
+    return found

@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         "nas COMMAND --help says more.",
     )
     commands = root.add_subparsers(title="commands", dest="COMMAND", required=True)
-    for add in (_add_space, _add_search, _add_front, _add_retrain):
+    for add in (_add_space, _add_search, _add_front, _add_retrain, _add_bench):
         add(commands)
     return root
 
@@ -132,6 +132,28 @@ classifier."""
     parser.add_argument("--weights", type=_weights, metavar="FROM", help=rule)
     parser.add_argument("--device", metavar="NAME", help="cuda, mps or cpu (default: that of the search)")
     _add_data_root(parser)
+    _add_json(parser)
+
+
+def _add_bench(commands: Any) -> None:
+    summary = "compare samplers on a table that stands in for training"
+    text = """\
+TABLE is NAS-Bench-Macro (.json, .json.xz), or a CSV or Parquet file: columns
+`accuracy` (or accuracy.0, accuracy.1 ... for several seeds), cost.NAME, perhaps
+feature.NAME; all others are choices. A candidate is seen with the accuracy of
+the first seed and counts with the mean; seeing it again is free."""
+    example = "nas bench table.csv --samplers surrogate,tpe,nsga2,gp,random --cost macs --seeds 20"
+    parser = _add(commands, "bench", summary, text, example)
+    parser.add_argument("table", metavar="TABLE", help="candidates that were all trained")
+    rule = "surrogate[-withheld, -shuffled], random, tpe[-multivariate], nsga2[-50], gp, walk[-depth]"
+    parser.add_argument("--samplers", default="surrogate,tpe,nsga2,random", metavar="NAMES", help=rule)
+    parser.add_argument("--cost", metavar="NAME", help="the other objective (default: the table's first)")
+    rule = "an upper bound of a cost in the table; may be repeated"
+    parser.add_argument("--budget", action="append", default=[], metavar="COST=LIMIT", help=rule)
+    parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="of each sampler (default 5)")
+    parser.add_argument("--evaluations", type=_positive, default=100, metavar="N", help="of each seed (default 100)")
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes (default 1)")
+    parser.add_argument("--plot", metavar="FILE", help="write hypervolume against evaluations there (.png, .svg, .pdf)")
     _add_json(parser)
 
 

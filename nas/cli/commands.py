@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +33,16 @@ def _space(options: argparse.Namespace) -> None:
         print(f"\nnext: write a study with `space: {options.space}`, then: nas search STUDY.yaml")
 
 
-def _budget(items: list[str]) -> dict[str, float]:
+def _budget(items: list[str], costs: Iterable[str] | None = None) -> dict[str, float]:
     from nas.costs import COSTS
     from nas.inputs import choices, quantity, refuse
 
+    known = COSTS if costs is None else costs
     budget: dict[str, float] = {}
     for item in items:
         name, sign, limit = item.partition("=")
-        if not sign or name not in COSTS:
-            raise refuse("--budget", item, f"COST=LIMIT, the cost {choices(COSTS)}")
+        if not sign or name not in known:
+            raise refuse("--budget", item, f"COST=LIMIT, the cost {choices(known)}")
         if name in budget:
             raise refuse("--budget", item, f"the only one for {name}")
         try:
@@ -185,8 +186,35 @@ def _retrain(options: argparse.Namespace) -> None:
     print(f"\nweights, architecture, result: {done.folder}\nnext, in Python: nas.load({str(done.folder)!r})")
 
 
+def _bench(options: argparse.Namespace) -> None:
+    from nas.bench import Task, play_all, read_table, summary
+    from nas.bench.players import check_players
+    from nas.report import bench_text, plot_bench
+
+    players = check_players(options.samplers.split(","), "--samplers")
+    _check_file("--plot", options.plot)
+    table = read_table(options.table)
+    task = Task(table, options.cost or next(iter(table.costs)), _budget(options.budget, table.costs))
+    played = play_all(task, players, options.seeds, options.evaluations, options.workers)
+    facts = {
+        "table": table.name,
+        "rows": len(table),
+        "cost": task.cost,
+        "budget": dict(task.budget),
+        "reference": list(task.reference),
+        "evaluations": options.evaluations,
+        "samplers": summary(task, played),
+    }
+    if options.plot:
+        _write("--plot", options.plot, lambda path: plot_bench(facts, path))
+    if options.json:
+        _print_json(facts)
+    else:
+        print(bench_text(facts))
+
+
 def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 
 
-COMMANDS = {"space": _space, "search": _search, "front": _front, "retrain": _retrain}
+COMMANDS = {"space": _space, "search": _search, "front": _front, "retrain": _retrain, "bench": _bench}

@@ -1,5 +1,6 @@
 """Views of a run: tables, pictures, progress; rebuilt from its storage at any time."""
 
+from nas.report.bench import bench_text, plot_bench
 from nas.report.describe import describe_space
 from nas.report.plot import FORMATS, plot_front
 from nas.report.progress import SearchWatch, TrainingWatch
@@ -11,11 +12,13 @@ __all__ = [
     "FORMATS",
     "SearchWatch",
     "TrainingWatch",
+    "bench_text",
     "describe_space",
     "front_csv",
     "front_records",
     "front_text",
     "front_view",
+    "plot_bench",
     "plot_front",
     "save_tables",
     "space_text",

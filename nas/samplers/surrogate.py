@@ -51,7 +51,7 @@ class SurrogateSampler(BaseSampler):
     ideal: the perfect score, 1 or (if it is minimised) 0 by default. The model's scale is the logarithm of the
         distance to it; if scores lie beyond it, the scale is that of the score.
     reference: the worst values, by objective, that count as hypervolume; by default the worst score told, and the
-        budget or the greatest cost of a sample.
+        greatest cost told or in a sample of what is within the budget.
     active: which names are asked, given answers to all; all by default. A Space knows.
     draw: a random candidate within the budget, or None; by default answers are drawn until they fit.
     startup: first proposals, which are spread over choices and features.
@@ -80,7 +80,7 @@ class SurrogateSampler(BaseSampler):
             search_space = search_space.distributions
         self._distributions = dict(search_space)
         self._domain = Domain(self._distributions, costs, budget, features, active, key, draw)
-        self._budget, self._reference = dict(budget or {}), dict(reference or {})
+        self._reference = dict(reference or {})
         self._seed, self._objectives, self._ideal = seed, objectives, ideal
         self._startup, self._pool = startup, pool
         self._independent = RandomSampler(seed=seed)
@@ -166,7 +166,6 @@ class SurrogateSampler(BaseSampler):
         place, names = self._columns(len(directions), known.costs)
         minimise = [direction == StudyDirection.MINIMIZE for direction in directions]
         signs = [1.0 if least else -1.0 for number, least in enumerate(minimise) if number != place]
-        worst = {**self._budget, **self._reference}
         ideal = float(not minimise[place]) if self._ideal is None else self._ideal
         return Goal(
             maximise=not minimise[place],
@@ -174,7 +173,7 @@ class SurrogateSampler(BaseSampler):
             costs=names,
             signs=np.array(signs),
             worst_score=next((value for name, value in self._reference.items() if name not in known.costs), None),
-            worst_costs={name: worst[name] for name in names if name in worst},
+            worst_costs={name: self._reference[name] for name in names if name in self._reference},
         )
 
     # Candidates

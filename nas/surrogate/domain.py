@@ -24,7 +24,9 @@ SMALL = 2048
 TRIES = 10_000
 """Draws before it is said that nothing new fits the budget."""
 MANY = 16
-"""Values of one choice that are tried in turn; of more, so many drawn."""
+"""Values of one choice that are looked at; of more, so many drawn."""
+PATIENCE = 4
+"""Draws for each member wanted; if these do not do, others are made from those found."""
 _REMEMBERED = 100_000
 
 
@@ -116,21 +118,31 @@ class Domain:
         return self._sample
 
     def draws(self, rng: random.Random, count: int) -> Iterator[Params]:
-        """Up to so many members within the budget; fewer if they are rare."""
-        for _ in range(count):
-            params = self._one(rng, TRIES // 10)
+        """Up to so many members within the budget. Where they are rare, most are some steps away from those drawn."""
+        found: list[Params] = []
+        left = TRIES
+        while len(found) < count and (left > TRIES - PATIENCE * count or not found):
+            params, left = self._one(rng, left)
             if params is None:
-                return
+                break
+            found.append(params)
             yield params
+        for number in range(count - len(found) if found else 0):
+            params = next(self.neighbours(found[number % len(found)], rng), None)
+            if params is not None:
+                found[number % len(found)] = params
+                yield params
 
-    def _one(self, rng: random.Random, tries: int) -> Params | None:
-        if self._draw is not None:
-            return self._draw(rng)
-        for _ in range(tries):
+    def _one(self, rng: random.Random, tries: int) -> tuple[Params | None, int]:
+        """A member within the budget, and how many tries are left."""
+        while tries > 0:
+            tries -= 1
+            if self._draw is not None:
+                return self._draw(rng), tries
             params = self.asked({choice.name: rng.choice(choice.values) for choice in self.encoding.choices})
             if self.fits(params):
-                return params
-        return None
+                return params, tries
+        return None, 0
 
     def asked(self, answers: Params) -> Params:
         """Of answers to all choices, those that are asked."""
@@ -150,10 +162,10 @@ class Domain:
 
     def neighbours(self, params: Params, rng: random.Random) -> Iterator[Params]:
         """Members within the budget that differ in one choice; choices that only then are asked are drawn."""
-        for choice in self.encoding.choices:
+        for choice in rng.sample(self.encoding.choices, len(self.encoding.choices)):
             if choice.name not in params:
                 continue
-            for value in choice.values if len(choice.values) <= MANY else rng.sample(choice.values, MANY):
+            for value in rng.sample(choice.values, min(len(choice.values), MANY)):
                 if value != params[choice.name]:
                     rest = {each.name: rng.choice(each.values) for each in self.encoding.choices}
                     found = self.asked({**rest, **params, choice.name: value})
