@@ -181,9 +181,13 @@ def test_parents_within_the_budget_are_preferred_to_better_ones_over_it() -> Non
 
 
 def test_some_proposals_are_those_of_always() -> None:
-    """Golden: seed 0, the toy space. They change with Optuna, or with a change of ours that users must be told of."""
+    """Golden: seed 0, the toy space. They change with Optuna, or with a change of ours that users must be told of.
+
+    Not the surrogate's: which of two candidates is worth more may hang on the last digit of a sum, which processors
+    round differently.
+    """
     found = {}
-    for sampler in SAMPLERS:
+    for sampler in SAMPLERS.keys() - {"surrogate"}:
         proposals = propose(sampler, 0, 21)
         found[sampler] = {number: list(proposals[number].values()) for number in (0, 1, 12, 20)}
     assert found == GOLDEN

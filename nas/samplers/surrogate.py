@@ -19,6 +19,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
+from nas.samplers.views import Same, asked_names, identity, shape
 from nas.space import Space
 from nas.surrogate.domain import Domain, Params, log_costs
 from nas.surrogate.process import Kernel, Process
@@ -76,7 +77,7 @@ class SurrogateSampler(BaseSampler):
     ) -> None:
         key = None
         if isinstance(search_space, Space):
-            key, active = _identity(search_space), active or _asked(search_space)
+            key, active = identity(search_space), active or asked_names(search_space)
             search_space = search_space.distributions
         self._distributions = dict(search_space)
         self._domain = Domain(self._distributions, costs, budget, features, active, key, draw)
@@ -197,7 +198,7 @@ class SurrogateSampler(BaseSampler):
         found: dict[Any, Params] = {}
         for params in candidates:
             known = self._domain.known(params)
-            if known is not None and known.key not in record.seen:
+            if known is not None and known.fits and known.key not in record.seen:
                 found.setdefault(known.key, params)
         return list(found.values())
 
@@ -253,28 +254,15 @@ def surrogate(
     pool: Annotated[int, Ge(16)] = 640,
 ) -> BaseSampler:
     """`startup`: proposals that are spread over the space first; `pool`: candidates to choose each other one from."""
-    known = _template(_Same(space), _Same(costs), tuple(sorted(budget.items())), tuple(objectives), startup, pool)
+    known = _template(Same(space), Same(costs), tuple(sorted(budget.items())), tuple(objectives), startup, pool)
     sampler = copy.copy(known)
     sampler._seed = seed
     return sampler
 
 
-class _Same:
-    """Equal to itself alone: a Space has no hash, and what is known of its members is kept between proposals."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-
 @lru_cache(maxsize=4)
 def _template(
-    space: _Same, costs: _Same, budget: tuple[tuple[str, float], ...], objectives: tuple[str, ...], *sizes: int
+    space: Same, costs: Same, budget: tuple[tuple[str, float], ...], objectives: tuple[str, ...], *sizes: int
 ) -> SurrogateSampler:
     names = [name for name in objectives if name != "accuracy"]
     names = list(dict.fromkeys([*names, *dict(budget), *ALWAYS]))
@@ -283,35 +271,9 @@ def _template(
         return dict(costs.value(space.value.decode(params), names))
 
     def features(params: Params) -> Mapping[str, float]:
-        return {**log_costs(known(params)), **_shape(space.value.decode(params))}
+        return {**log_costs(known(params)), **shape(space.value.decode(params))}
 
     startup, pool = sizes
     return SurrogateSampler(
         space.value, known, dict(budget), objectives=objectives, features=features, startup=startup, pool=pool
     )
-
-
-def _shape(architecture: Architecture) -> dict[str, float]:
-    """How deep and how wide a network is."""
-    layers = [(stage.n, stage.c) for stage in architecture.stages if stage.n]
-    depth = sum(count for count, _ in layers)
-    width = sum(count * math.log(channels) for count, channels in layers) / max(1, depth)
-    return {"depth": math.log(max(1, depth)), "width": width, "resolution": math.log(architecture.resolution)}
-
-
-def _asked(space: Space) -> Callable[[Params], Iterable[str]]:
-    def names(answers: Params) -> Iterable[str]:
-        asked = []
-
-        def ask(name: str, values: tuple[Any, ...]) -> Any:
-            asked.append(name)
-            return answers[name]
-
-        space.form(ask)
-        return asked
-
-    return names
-
-
-def _identity(space: Space) -> Callable[[Params], str]:
-    return lambda params: space.decode(params).id
