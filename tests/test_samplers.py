@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from nas.architecture import Architecture
+from nas.census import Feasible
 from nas.costs import costs
 from nas.inputs import InputError, parse_yaml
 from nas.samplers import SAMPLERS, check_sampler, make_sampler
@@ -44,9 +45,10 @@ def propose(
     """The params of so many proposals in a row; half of the toy space is over the budget."""
     space, proposals = toy(), []
     study = optuna.create_study(directions=["maximize", "minimize"][:objectives])
+    task = space, costs, Feasible(space, BUDGET).draw, BUDGET, OBJECTIVES[:objectives]
     for number in range(count):
         known = OPTIONS[sampler] if options is None else options
-        study.sampler = make_sampler(sampler, known, seed, number, space, costs, BUDGET, OBJECTIVES[:objectives])
+        study.sampler = make_sampler(sampler, known, seed, number, *task)
         trial = study.ask()
         architecture = space.suggest(trial)
         proposals.append(trial.params)
@@ -149,8 +151,9 @@ def test_children_inherit_choices_that_exist_only_under_others() -> None:
     for _ in range(population):
         study.enqueue_trial(fixed)
     kept = drawn = 0
+    task = space, costs, space.sample, {}, OBJECTIVES
     for number in range(60):
-        study.sampler = make_sampler("nsga2", {"population": population}, 0, number, space, costs, {}, OBJECTIVES)
+        study.sampler = make_sampler("nsga2", {"population": population}, 0, number, *task)
         trial = study.ask()
         space.suggest(trial)
         # Only the first generation is any good, so it stays the only parents.
@@ -169,8 +172,9 @@ def test_parents_within_the_budget_are_preferred_to_better_ones_over_it() -> Non
     for stem in (8, 16):
         study.enqueue_trial({"stem.c": stem, **rest})
     stems = []
+    task = space, costs, space.sample, BUDGET, OBJECTIVES
     for number in range(80):
-        study.sampler = make_sampler("nsga2", {"population": 2}, 0, number, space, costs, BUDGET, OBJECTIVES)
+        study.sampler = make_sampler("nsga2", {"population": 2}, 0, number, *task)
         trial = study.ask()
         space.suggest(trial)
         # The 8 is within the budget, the 16 better but over it, all the others worse than both.

@@ -6,7 +6,7 @@ Those within one limit, the main one, are numbered, so one is drawn by its numbe
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -72,6 +72,10 @@ class Feasible:
             return member if self.fits(costs(member, self.budget)) else None
         path = self.table.unrank(rank)
         return self.graph.member(path) if self.fits(self.graph.costs(path)) else None
+
+    def costs_of(self, architecture: Architecture, names: Iterable[str] = COSTS) -> dict[str, int]:
+        """`nas.costs.costs` of a member, looked up where the space was counted."""
+        return self.graph.costs_of(architecture) if self.graph else costs(architecture, names)
 
     def fits(self, known: Mapping[str, float]) -> bool:
         return all(known[name] <= limit for name, limit in self.budget.items())

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from nas.inputs import InputError, checked, choices, refuse
 from nas.samplers.nsga2 import nsga2
 from nas.samplers.random import random
-from nas.samplers.surrogate import SpaceCosts, SurrogateSampler, surrogate
+from nas.samplers.surrogate import Draw, SpaceCosts, SurrogateSampler, surrogate
 from nas.samplers.tpe import tpe
 from nas.space import Space
 
@@ -28,7 +28,7 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": random, "tpe": tpe,
 UNIFORM = {"random": None, "tpe": "startup", "nsga2": "population"}
 """Whose first proposals are to be members within the budget, drawn uniformly by the study, and the option that says
 how many (None: all). The others are asked from the first proposal on."""
-_GIVEN = {"seed", "space", "costs", "budget", "objectives", "return"}
+_GIVEN = {"seed", "space", "costs", "draw", "budget", "objectives", "return"}
 
 
 def check_sampler(name: str, options: Mapping[str, Any], where: str) -> None:
@@ -61,11 +61,15 @@ def make_sampler(
     trial: int,
     space: Space,
     costs: SpaceCosts,
+    draw: Draw,
     budget: Mapping[str, float],
     objectives: Sequence[str],
 ) -> BaseSampler:
-    """The sampler that makes proposal number `trial` of a study of `space` for `objectives` within `budget`."""
+    """The sampler that makes proposal number `trial` of a study of `space` for `objectives` within `budget`.
+
+    `costs` is of a member, `draw` a member within the budget, uniformly.
+    """
     given = {"seed": (seed * 1_000_003 + trial) % 2**31, "space": space}
-    given |= {"costs": costs, "budget": budget, "objectives": objectives}
+    given |= {"costs": costs, "draw": draw, "budget": budget, "objectives": objectives}
     known = typing.get_type_hints(SAMPLERS[name])
     return SAMPLERS[name](**{key: value for key, value in given.items() if key in known}, **options)

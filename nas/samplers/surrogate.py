@@ -27,6 +27,7 @@ from nas.surrogate.worth import Goal, Record, Worth
 
 Costs = Callable[[Params], Mapping[str, float]]
 SpaceCosts = Callable[[Architecture, Iterable[str]], Mapping[str, float]]
+Draw = Callable[[random.Random], Architecture]
 ALWAYS = ("params", "macs")
 """Costs that are looked at whether they are objectives or not."""
 TRIES = 10
@@ -248,13 +249,15 @@ def surrogate(
     seed: int,
     space: Space,
     costs: SpaceCosts,
+    draw: Draw,
     budget: Mapping[str, float],
     objectives: Sequence[str],
     startup: Annotated[int, Ge(1)] = 4,
     pool: Annotated[int, Ge(16)] = 640,
 ) -> BaseSampler:
     """`startup`: proposals that are spread over the space first; `pool`: candidates to choose each other one from."""
-    known = _template(Same(space), Same(costs), tuple(sorted(budget.items())), tuple(objectives), startup, pool)
+    limits = tuple(sorted(budget.items())), tuple(objectives)
+    known = _template(Same(space), Same(costs), Same(draw), *limits, startup, pool)
     sampler = copy.copy(known)
     sampler._seed = seed
     return sampler
@@ -262,7 +265,12 @@ def surrogate(
 
 @lru_cache(maxsize=4)
 def _template(
-    space: Same, costs: Same, budget: tuple[tuple[str, float], ...], objectives: tuple[str, ...], *sizes: int
+    space: Same,
+    costs: Same,
+    draw: Same,
+    budget: tuple[tuple[str, float], ...],
+    objectives: tuple[str, ...],
+    *sizes: int,
 ) -> SurrogateSampler:
     names = [name for name in objectives if name != "accuracy"]
     names = list(dict.fromkeys([*names, *dict(budget), *ALWAYS]))
@@ -273,7 +281,17 @@ def _template(
     def features(params: Params) -> Mapping[str, float]:
         return {**log_costs(known(params)), **shape(space.value.decode(params))}
 
+    def drawn(rng: random.Random) -> Params:
+        return dict(space.value.encode(draw.value(rng)))
+
     startup, pool = sizes
     return SurrogateSampler(
-        space.value, known, dict(budget), objectives=objectives, features=features, startup=startup, pool=pool
+        space.value,
+        known,
+        dict(budget),
+        objectives=objectives,
+        features=features,
+        draw=drawn,
+        startup=startup,
+        pool=pool,
     )

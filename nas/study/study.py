@@ -94,6 +94,9 @@ class Study:
         self.config = run.config
         self.feasible = feasible or Feasible(space, self.config.budget)
         self.uniform = uniform_proposals(self.config.sampler.name, self.config.sampler.options)
+        # Made once: samplers keep what they have worked out of the same objects.
+        limits = self.config.budget, self.config.objectives
+        self.task = (space, self.feasible.costs_of, self.feasible.draw, *limits)
         self.rungs = self.config.proxy.ladder()
         self.storage = run.open_storage(repair=True)
         self.study = optuna.create_study(
@@ -218,8 +221,7 @@ class Study:
 
     def _ask(self) -> Job | None:
         sampler = self.config.sampler
-        what = self.space, costs, self.config.budget, self.config.objectives
-        self.study.sampler = make_sampler(sampler.name, sampler.options, sampler.seed, self.asked, *what)
+        self.study.sampler = make_sampler(sampler.name, sampler.options, sampler.seed, self.asked, *self.task)
         trial = self.study.ask()
         self.queued = max(0, self.queued - 1)
         architecture = self.space.suggest(trial)
