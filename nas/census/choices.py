@@ -7,6 +7,7 @@ path through every stage is known from what stands in front of it and behind it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from math import inf
 from typing import NamedTuple
 
@@ -77,11 +78,12 @@ def _through(
     found: dict[tuple[str, Value], Range],
 ) -> Range:
     """The range of all members of these rows; widens those of the values in `found` that lead to a stage."""
+    join = _sum if COSTS[name].combine == "sum" else _max
     behind: list[dict[State, Range]] = [{edge.after: (0, 0) for edge in rows[-1]}]
     for row in reversed(rows):
         here: dict[State, Range] = {}
         for edge in row:
-            part = _join(name, (edge.cost, edge.cost), behind[-1].get(edge.after, _NONE))
+            part = join((edge.cost, edge.cost), behind[-1].get(edge.after, _NONE))
             here[edge.state] = _union(here.get(edge.state, _NONE), part)
         behind.append(here)
     behind.reverse()
@@ -90,30 +92,30 @@ def _through(
         stages: dict[Stage, Range] = {}
         reached: dict[State, Range] = {}
         for edge in row:
-            part = _join(name, before.get(edge.state, _NONE), (edge.cost, edge.cost))
+            part = join(before.get(edge.state, _NONE), (edge.cost, edge.cost))
             reached[edge.after] = _union(reached.get(edge.after, _NONE), part)
-            whole = _join(name, part, behind[index + 1].get(edge.after, _NONE))
+            whole = join(part, behind[index + 1].get(edge.after, _NONE))
             stages[edge.stage] = _union(stages.get(edge.stage, _NONE), whole)
         options = graph.space.members.options(index, keys[index])
         for stage, part in stages.items():
             for item in _items(options[stage]):
                 found[item] = _union(found[item], part)
         before = reached
-    return _union(_NONE, *behind[0].values())
+    return reduce(_union, behind[0].values(), _NONE)
 
 
 def _items(answers: list[Params]) -> set[tuple[str, Value]]:
     return {item for params in answers for item in params.items()}
 
 
-def _union(*ranges: Range) -> Range:
-    return min(low for low, _ in ranges), max(high for _, high in ranges)
+def _union(one: Range, other: Range) -> Range:
+    return one[0] if one[0] < other[0] else other[0], one[1] if one[1] > other[1] else other[1]
 
 
-def _join(name: str, one: Range, other: Range) -> Range:
+def _sum(one: Range, other: Range) -> Range:
     """The range of two parts together; of nothing if one is."""
-    if _NONE in (one, other):
-        return _NONE
-    if COSTS[name].combine == "sum":
-        return one[0] + other[0], one[1] + other[1]
-    return max(one[0], other[0]), max(one[1], other[1])
+    return one[0] + other[0], one[1] + other[1]
+
+
+def _max(one: Range, other: Range) -> Range:
+    return _NONE if _NONE in (one, other) else (max(one[0], other[0]), max(one[1], other[1]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from math import floor
 from typing import Protocol
 
 from nas.census.graph import NAMES, Graph
@@ -28,14 +30,14 @@ class Counted(Protocol):
 class _Multiple:
     """The distribution of a cost that is `factor` times another in every stage, as FLOPs are of MACs."""
 
-    def __init__(self, other: Counted, factor: int) -> None:
+    def __init__(self, other: Counted, factor: Fraction) -> None:
         self._other, self._factor = other, factor
 
     def within(self, limit: float) -> int:
-        return self._other.within(limit / self._factor)
+        return self._other.within(floor(floor(limit) / self._factor))
 
     def quantiles(self, shares: Sequence[float]) -> list[int]:
-        return [self._factor * value for value in self._other.quantiles(shares)]
+        return [int(self._factor * value) for value in self._other.quantiles(shares)]
 
 
 def count(graph: Graph) -> dict[str, Counted]:
@@ -55,8 +57,9 @@ def _multiple(graph: Graph, name: str, found: dict[str, Counted]) -> Counted | N
     column = graph.column(name)
     for other, counted in found.items():
         base = graph.column(other)
-        factor = int(column.max()) // max(1, int(base.max()))
-        if COSTS[other].combine == COSTS[name].combine and factor and (column == factor * base).all():
+        factor = Fraction(int(column.max()), max(1, int(base.max())))
+        same = (column * factor.denominator == factor.numerator * base).all()
+        if COSTS[other].combine == COSTS[name].combine and factor and same:
             return _Multiple(counted, factor)
     return None
 

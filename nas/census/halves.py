@@ -52,13 +52,20 @@ class Halves:
         work, self._cut, self._step_before, self._step_behind = min(plans)
         if work * len(kinds) > most_work or self.size.bit_length() > _MOST_BITS:
             raise TooMuchWork(f"{work * len(kinds):.3g} additions for {name}")
+        self._known: dict[int, int] = {}
         self._halves = [(self._count_before(kind), self._count_behind(kind)) for kind in kinds]
 
     def within(self, limit: float) -> int:
         """How many members cost at most `limit`."""
-        if limit >= self.most:
+        place = floor(min(limit, self.most))
+        if place not in self._known:
+            self._known[place] = self._count(place)
+        return self._known[place]
+
+    def _count(self, limit: int) -> int:
+        if limit == self.most:
             return self.size
-        found = [self._product(floor(limit), *half) for half in self._halves]
+        found = [self._product(limit, *half) for half in self._halves]
         rest: int = int(found[0]) % 2**_WORD
         if len(found) == 1:
             return rest

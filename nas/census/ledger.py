@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -20,6 +22,7 @@ from nas.architecture import Layer
 from nas.blocks import BLOCKS
 from nas.costs import COSTS
 from nas.files import write_json
+from nas.machine import cores
 from nas.trace import trace_layer
 
 WITHOUT_COST = frozenset({"activation"})
@@ -30,6 +33,9 @@ what is drawn must not depend on the machine."""
 
 WORTH_KEEPING = 100
 """Layers, if not fewer were traced anew, that are written to disk."""
+
+WORTH_FORKING = 300
+"""New layers that are traced by more than one process; about a second's work."""
 
 
 class TooManyLayers(Exception):  # noqa: N818 - a bound, not a fault
@@ -45,18 +51,29 @@ def layer_costs(layers: Iterable[Layer]) -> dict[Layer, tuple[int, ...]]:
     file = _file()
     kept = _read(file) if file else {}
     names = {layer: _name(layer) for layer in needed}
-    new = {}
     # In a fixed order: a set of layers has another in every process.
-    for layer, name in sorted(names.items(), key=lambda item: item[1]):
-        if name not in kept:
-            trace = trace_layer(layer)
-            new[name] = [cost.of(trace) for cost in COSTS.values()]
+    unknown = sorted(((name, layer) for layer, name in names.items() if name not in kept), key=lambda item: item[0])
+    new = dict(zip((name for name, _ in unknown), _traced([layer for _, layer in unknown]), strict=True))
     kept |= new
     if len(new) >= WORTH_KEEPING and file:
         # It is a convenience: a disk that is full or read-only must not stop anyone.
         with suppress(OSError):
             write_json(file, _read(file) | kept)
     return {layer: tuple(kept[names[same]]) for layer, same in plain.items()}
+
+
+def _traced(layers: list[Layer]) -> list[list[int]]:
+    """The costs of new layers; of many, each core takes some, where processes are cheap to fork and no thread runs."""
+    forks = sys.platform == "linux" and threading.active_count() == 1  # elsewhere it is not safe
+    if len(layers) < WORTH_FORKING or not forks or cores() == 1:
+        return list(map(_costs, layers))
+    with multiprocessing.get_context("fork").Pool(cores()) as pool:
+        return pool.map(_costs, layers, chunksize=WORTH_FORKING // 10)
+
+
+def _costs(layer: Layer) -> list[int]:
+    trace = trace_layer(layer)
+    return [cost.of(trace) for cost in COSTS.values()]
 
 
 def _plain(layer: Layer) -> Layer:

@@ -56,10 +56,13 @@ class Maxima:
     def __init__(self, graph: Graph, name: str) -> None:
         self._graph, self._name = graph, name
         self._values = np.unique(graph.column(name)).tolist()
+        self._known: dict[float, int] = {}
         self.size = self.within(self._values[-1])
 
     def within(self, limit: float) -> int:
-        return _counts(self._graph, self._name, limit)[0]
+        if limit not in self._known:
+            self._known[limit] = _counts(self._graph, self._name, limit)[0]
+        return self._known[limit]
 
     def quantiles(self, shares: Sequence[float]) -> list[int]:
         """For each share the least cost that so many of the members do not exceed."""

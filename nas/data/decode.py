@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from nas.data.config import first_line
 from nas.inputs import InputError
+from nas.machine import cores
 
 PARALLEL_FROM_BYTES = 8_000_000
 BLOCK_BYTES = 4096
@@ -190,9 +191,8 @@ def read_image(path: str, size: int | None) -> Pixels:
 
 @contextmanager
 def _processes(jobs: int) -> Iterator[Map]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(cores, jobs), context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as executor:
+    with ProcessPoolExecutor(min(cores(), jobs), context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as executor:
         try:
             yield executor.map
         except BaseException:
