@@ -198,7 +198,10 @@ STUDIES = [
     study("study.yaml: budget[3] is 3, but must be a valid string", budget={3: 3}),
     study("budget: params 10 leaves nothing of space tiny: its cheapest architecture has ", budget={"params": 10}),
     study("study.yaml: sampler is 'tpe', but must be a mapping with the keys: name, seed", sampler="tpe"),
-    study("study.yaml: sampler.name is 'best', but must be one of: nsga2, random, tpe", sampler={"name": "best"}),
+    study(
+        "study.yaml: sampler.name is 'best', but must be one of: nsga2, random, surrogate, tpe",
+        sampler={"name": "best"},
+    ),
     study("study.yaml: sampler.depth is not an option of tpe; its options are: mult", sampler={"depth": 3}),
     study("study.yaml: proxy.rungs is [], but must be a list of at least 1", proxy__rungs=[]),
     study("study.yaml: proxy.rungs[0] is 'x', but must be a valid integer", proxy__rungs=["x"]),

@@ -105,7 +105,7 @@ def test_an_impossible_combination_is_told_with_its_reason_and_never_trained(tmp
 
 
 def test_a_repeated_proposal_counts_like_the_first(tmp_path: Path) -> None:
-    file = fakes.write_study(tmp_path, SIX, trials=6)
+    file = fakes.write_study(tmp_path, SIX, trials=6, sampler=ASKED)
     run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
     trial = one_of("repeated", run)
     twin = next(t for t in run.all_trials() if t.user_attrs["candidate"]["id"] == trial.user_attrs["candidate"]["id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -222,9 +223,12 @@ class Study:
     def _ask(self) -> Job | None:
         sampler = self.config.sampler
         self.study.sampler = make_sampler(sampler.name, sampler.options, sampler.seed, self.asked, *self.task)
-        trial = self.study.ask()
+        with warnings.catch_warnings():
+            # The search says so itself, when what is drawn instead is exhausted, too.
+            warnings.filterwarnings("ignore", "every candidate of the search space within the budget has been proposed")
+            trial = self.study.ask()
+            architecture = self.space.suggest(trial)
         self.queued = max(0, self.queued - 1)
-        architecture = self.space.suggest(trial)
         self.asked += 1
         if reason := self.space.problem(architecture):
             trial.set_constraint("possible", 1.0)
