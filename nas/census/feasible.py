@@ -22,7 +22,7 @@ from nas.space import Space
 
 DRAWS = 10_000
 """Uniform draws before it is said that none (or no new one) was found. No more members than these are looked at all."""
-_TRIAL_DRAWS = 200
+_TRIAL_DRAWS = 1_000
 """Draws from the whole space that say which of several limits is the main one."""
 _FEW = 300
 """Draws in vain before it is asked whether there can be any."""
