@@ -179,8 +179,7 @@ class Architecture:
         for stage, channels, resolution in self.walk():
             options = dict(stage.options)
             cells = [options.get("t", "-"), stage.c, stage.n, stage.s, *(options.get(name, "-") for name in names)]
-            texts = (str(cell).lower() if isinstance(cell, bool) else str(cell) for cell in cells)
-            rows.append([f"{resolution}^2 x {channels}", stage.block, *texts])
+            rows.append([f"{resolution}^2 x {channels}", stage.block, *map(spelled, cells)])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
@@ -224,6 +223,11 @@ def _whole(key: str, value: object, place: str) -> int:
 def plain(value: Any) -> Any:
     """One spelling for one value: 6.0 is 6."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def spelled(value: object) -> str:
+    """As YAML has it: true, not True."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def is_word(value: object) -> bool:

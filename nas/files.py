@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, synced, then renamed."""
+"""Files that are whole or not there: written under a temporary name, synced, then renamed. And where caches are."""
 
 from __future__ import annotations
 
@@ -47,3 +47,10 @@ def sweep(folder: Path) -> None:
                 file.unlink()
         except FileNotFoundError:
             continue
+
+
+def cache_folder() -> Path:
+    """$NAS_CACHE, else $XDG_CACHE_HOME/nas, else ~/.cache/nas. All in it can be deleted: it is made anew."""
+    if named := os.environ.get("NAS_CACHE"):
+        return Path(os.path.abspath(os.path.expanduser(named)))
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "nas").absolute()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
 from nas.architecture import Architecture
@@ -22,7 +20,7 @@ from nas.files import sweep, write_json, write_text, write_whole
 from nas.inputs import InputError
 from nas.machine import hardware, versions
 from nas.network import Network, build
-from nas.run import Run
+from nas.run import Run, locked
 from nas.training import Diverged, Epoch, Normalisation, Recipe, evaluate, pick_device, train
 from nas.weights import WEIGHTS_FILE, Start, load_weights, read_tensors, slug
 
@@ -71,28 +69,11 @@ def retrain(
         start=None if weights is None else load_weights(network, weights),
     )
     folder = run.folder / "retrain" / training.name
-    with _locked(folder):
+    with locked(folder / "train.lock", "trained"):
         try:
             return Retrained(folder, training.finish(folder, network, on_epoch))
         except Diverged as error:
             raise InputError(f"{folder}: {error}") from None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps other processes out. Raises InputError if that cannot be."""
-    lock = FileLock(folder / "train.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{folder}: is being trained by another process; wait for it, or stop it") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)

@@ -122,18 +122,8 @@ class Run:
 
         Raises InputError if another process has it, or the folder cannot be written.
         """
-        lock = FileLock(self.folder / "run.lock")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(f"{self.folder}: is being searched by another process; wait for it, or stop it") from None
-        except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written: {error.strerror}") from None
-        try:
+        with locked(self.folder / "run.lock", "searched"):
             yield
-        finally:
-            lock.release()
 
     def open_storage(self, repair: bool = False) -> BaseStorage:
         """The Optuna storage: the journal in the folder, or the study's `storage` URL.
@@ -196,6 +186,26 @@ class Run:
                 raise refuse("--pick", which, rule + several)
             row = found.iloc[0]
         return Architecture.from_json(row["architecture"]), row
+
+
+@contextmanager
+def locked(file: Path, done: str) -> Iterator[None]:
+    """Makes the file's folder and keeps other processes out; the lock ends with its process.
+
+    Raises InputError if another process has it (the folder is being `done`), or the folder cannot be written.
+    """
+    folder, lock = file.parent, FileLock(file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{folder}: is being {done} by another process; wait for it, or stop it") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def mend_journal(journal: Path) -> None:

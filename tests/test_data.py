@@ -24,8 +24,8 @@ from PIL import Image
 
 from nas.data import DATASETS, DataConfig, Images, Source, load
 from nas.data import decode as decoding
-from nas.data.config import cache_folder
 from nas.data.splits import moments, split, stratified
+from nas.files import cache_folder
 from nas.inputs import InputError, checked
 
 fashion = importlib.import_module("nas.data.fashion_mnist")

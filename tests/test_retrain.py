@@ -12,7 +12,6 @@ from typing import Any
 
 import fakes
 import numpy as np
-import optuna
 import pandas as pd
 import pytest
 import torch
@@ -46,14 +45,11 @@ STUDY: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def studied(tmp_path_factory: pytest.TempPathFactory, quiet_optuna: None) -> Path:
     """The folder of a finished search; tests copy what they change."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder = tmp_path_factory.mktemp("studied")
     search(fakes.write_study(folder, fakes.SIX, **STUDY), folder / "run")
-    yield folder / "run"
-    optuna.logging.set_verbosity(before)
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")

@@ -37,13 +37,9 @@ from nas.study.study import FAILURES, PATIENCE
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch, quiet_optuna: None) -> None:
     """Processes are killed here, not machines: what is written need not reach the disk."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
 
 
 def toy(text: str = TOY) -> Space:

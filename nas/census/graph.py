@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture, Layer, Stage
 from nas.census.ledger import layer_costs
-from nas.costs import COSTS
+from nas.costs import COSTS, combine
 from nas.space import Space
 
 Ints = NDArray[np.int64]
@@ -38,9 +38,10 @@ class Graph:
         begin, after = self._unfold()
         self.begin: Ints = np.array(begin, dtype=np.int64)
         self.after: Ints = np.array(after, dtype=np.int64)
-        self.costs_at: dict[tuple[Stage, State], tuple[int, ...]] = _stage_costs(self._places())
+        places = self._places()
+        self.costs_at: dict[tuple[Stage, State], tuple[int, ...]] = _stage_costs(places)
         none = (0,) * len(NAMES)
-        costs = [*([none] * len(self.resolutions)), *(self.costs_at[place] for place in self._places())]
+        costs = [*([none] * len(self.resolutions)), *(self.costs_at[place] for place in places)]
         self.values: Ints = np.array(costs, dtype=np.int64)
         """Of every edge (row), every cost in the order of COSTS (column)."""
 
@@ -63,11 +64,7 @@ class Graph:
 
     def costs(self, edges: Sequence[int]) -> dict[str, int]:
         """All costs of the member on the path of these edges."""
-        rows = self.values[list(edges)]
-        return {
-            name: int(rows[:, place].sum() if COSTS[name].combine == "sum" else rows[:, place].max())
-            for place, name in enumerate(NAMES)
-        }
+        return _together(self.values[list(edges)].tolist())
 
     def costs_of(self, architecture: Architecture) -> dict[str, int]:
         """All costs of a member: `nas.costs.costs`, without a trace for every activation."""
@@ -75,8 +72,7 @@ class Graph:
         for stage in architecture.stages:
             rows.append(self.costs_at[stage, state])
             state = stage.after(*state)
-        columns = zip(NAMES, zip(*rows, strict=True), strict=True)
-        return {name: sum(row) if COSTS[name].combine == "sum" else max(row) for name, row in columns}
+        return _together(rows)
 
     def behind(self, name: str, best: Callable[[Ints], Any]) -> Ints:
         """The least or most cost (`best` is np.min or np.max) of all paths from every node to the end."""
@@ -145,12 +141,12 @@ def _stage_costs(places: Sequence[tuple[Stage, State]]) -> dict[tuple[Stage, Sta
         if (stage, state) not in layers:
             layers[stage, state] = list(stage.layers(*state))
     found = layer_costs({layer for row in layers.values() for layer in row})
-    combine = [sum if cost.combine == "sum" else max for cost in COSTS.values()]
     nothing = (0,) * len(COSTS)
     return {
-        place: tuple(
-            join(column)
-            for join, column in zip(combine, zip(nothing, *(found[layer] for layer in row), strict=True), strict=True)
-        )
-        for place, row in layers.items()
+        place: tuple(_together([nothing, *(found[layer] for layer in row)]).values()) for place, row in layers.items()
     }
+
+
+def _together(rows: Sequence[Sequence[int]]) -> dict[str, int]:
+    """All costs of several parts (rows, at least one)."""
+    return {name: combine(name, column) for name, column in zip(NAMES, zip(*rows, strict=True), strict=True)}

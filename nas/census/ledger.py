@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import sys
 import threading
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ import torch
 from nas.architecture import Layer
 from nas.blocks import BLOCKS
 from nas.costs import COSTS
-from nas.files import write_json
+from nas.files import cache_folder, write_json
 from nas.machine import cores
 from nas.trace import trace_layer
 
@@ -90,8 +89,7 @@ def _name(layer: Layer) -> str:
 def _file() -> Path | None:
     """Where costs are kept: in a file for this very code and torch. None where that cannot be told from the files."""
     code = _fingerprint(tuple(BLOCKS.items()), tuple(COSTS.items()))
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "nas" / f"costs-{code}.json" if code and os.path.isabs(home) else None
+    return cache_folder() / f"costs-{code}.json" if code else None
 
 
 @cache

@@ -186,12 +186,10 @@ def _whole(text: str, least: int) -> int:
 
 
 def _weights(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be imagenet, a file or a folder")
-    return os.path.expanduser(text)
+    return _path(text, "imagenet, a file or a folder")
 
 
-def _path(text: str) -> str:
+def _path(text: str, rule: str = "the path of a folder") -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be the path of a folder")
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be {rule}")
     return os.path.expanduser(text)

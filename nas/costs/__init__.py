@@ -26,15 +26,16 @@ COSTS: dict[str, Cost] = {
 @cache
 def stage_cost(name: str, stage: Stage, channels: int, resolution: int) -> int:
     """One cost of the layers of a stage on an input of `channels` x `resolution`^2 (0 where it has none)."""
-    return _combine(name, (COSTS[name].of(trace) for trace in trace_stage(stage, channels, resolution)))
+    return combine(name, (COSTS[name].of(trace) for trace in trace_stage(stage, channels, resolution)))
 
 
 def cost(architecture: Architecture, name: str) -> int:
     """One cost of an architecture. Raises KeyError for a name not in COSTS."""
-    return _combine(name, (stage_cost(name, *row) for row in architecture.walk()))
+    return combine(name, (stage_cost(name, *row) for row in architecture.walk()))
 
 
-def _combine(name: str, shares: Iterable[int]) -> int:
+def combine(name: str, shares: Iterable[int]) -> int:
+    """A cost of several parts, from those of each."""
     return sum(shares) if COSTS[name].combine == "sum" else max(shares, default=0)
 
 

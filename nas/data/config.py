@@ -57,13 +57,6 @@ def needed(module: str, source: str, package: str) -> Any:
         raise InputError(f"data.source is {source!r}, which {rule}") from None
 
 
-def cache_folder() -> Path:
-    """$NAS_CACHE, else $XDG_CACHE_HOME/nas, else ~/.cache/nas. All in it can be deleted: it is made anew."""
-    if named := os.environ.get("NAS_CACHE"):
-        return Path(os.path.abspath(os.path.expanduser(named)))
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "nas").absolute()
-
-
 def first_line(error: BaseException) -> str:
     """What an error says, on one line; its type if it says nothing."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from nas.data.config import DataConfig, cache_folder, first_line, needed
+from nas.data.config import DataConfig, first_line, needed
 from nas.data.splits import Images, Source
-from nas.files import write_whole
+from nas.files import cache_folder, write_whole
 from nas.inputs import InputError, refuse
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

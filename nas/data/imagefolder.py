@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas.data.config import DataConfig, cache_folder, first_line
+from nas.data.config import DataConfig, first_line
 from nas.data.decode import Decoded, decode, open_decoded
 from nas.data.splits import Images, Source
-from nas.files import write_whole
+from nas.files import cache_folder, write_whole
 from nas.inputs import InputError, refuse
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas.architecture import Architecture
+from nas.architecture import Architecture, spelled
 from nas.report.text import aligned, assigned, short_stages
 
 MOST_ROWS = 40
@@ -78,13 +78,9 @@ def _values(facts: dict[str, Any]) -> str:
 
 def _listed(values: dict[str, list[Any]], choices: dict[str, list[Any]]) -> str:
     return "; ".join(
-        f"{name} (all)" if len(found) == len(choices[name]) else assigned(name, ", ".join(map(_word, found)))
+        f"{name} (all)" if len(found) == len(choices[name]) else assigned(name, ", ".join(map(spelled, found)))
         for name, found in values.items()
     )
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _members(facts: dict[str, Any]) -> str:

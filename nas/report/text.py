@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from nas.architecture import Architecture, Value
+from nas.architecture import Architecture, Value, spelled
 from nas.blocks import options_of
 from nas.costs import COSTS
 
@@ -67,7 +67,7 @@ def _common(architecture: Architecture) -> dict[str, Value]:
 
 
 def assigned(name: str, value: Value) -> str:
-    return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+    return f"{name}={spelled(value)}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

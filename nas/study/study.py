@@ -18,7 +18,6 @@ from optuna.trial import TrialState
 from nas.architecture import Architecture
 from nas.census import Feasible
 from nas.config import StudyConfig
-from nas.costs import costs
 from nas.evaluation import DISK, Evaluator, Job, Measurement, ProxyTraining
 from nas.executors import EXECUTORS, Executor
 from nas.inputs import InputError, read_yaml
@@ -234,7 +233,7 @@ class Study:
             trial.set_constraint("possible", 1.0)
             self._tell(Told(trial.number, "", "impossible", None, {}, 0.0, reason))
             return None
-        candidate = Candidate(trial.number, architecture, costs(architecture), [])
+        candidate = Candidate(trial.number, architecture, self.feasible.costs_of(architecture), [])
         for name, limit in self.config.budget.items():
             trial.set_constraint(name, candidate.costs[name] / limit - 1)
         # From here on it is taken up again after a stop: it is the last that is written of a proposal.

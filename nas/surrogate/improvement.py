@@ -90,10 +90,10 @@ def _many_costs(
     mean: Array, deviation: Array, costs: Array, front: tuple[Array, Array], reference: tuple[float, Array], gain: Gain
 ) -> Array:
     """By quasi-random points t between the least costs and the reference (Sobol's, the same for all candidates)."""
-    scores, known = front
-    least = np.minimum(costs.min(axis=0), reference[1])
     from scipy.stats import qmc  # 0.8 s that other samplers and commands do without
 
+    scores, known = front
+    least = np.minimum(costs.min(axis=0), reference[1])
     sobol = qmc.Sobol(costs.shape[1], scramble=True, rng=0).random(POINTS)
     points = least + sobol * (reference[1] - least)
     within = (known[None, :, :] <= points[:, None, :]).all(axis=2)
