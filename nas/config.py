@@ -26,6 +26,7 @@ from nas.weights import IMAGENET, WEIGHTS_RULE
 OBJECTIVES = ("accuracy", *COSTS)
 
 _Epochs = Annotated[int, Ge(1), Le(100_000)]
+_Share = Annotated[float, Gt(0), Le(1)]
 
 
 def _folder_name(value: str) -> str:
@@ -56,7 +57,8 @@ class RungConfig(Config):
     """A fidelity of the short training; a number alone is its epochs."""
 
     epochs: _Epochs
-    share: Annotated[float, Gt(0), Le(1)] = 1.0
+    share: _Share = 1.0
+    resolution: _Share = 1.0
 
     @model_validator(mode="before")
     @classmethod
@@ -65,17 +67,23 @@ class RungConfig(Config):
 
 
 class ProxyConfig(Config):
-    """The short training: rungs (epochs, or epochs and share of the training set) in rising order, and the recipe.
+    """The short training: rungs in rising order (epochs; share of the training set; multiple of the resolution).
 
-    `seeds`: a candidate is trained so many times, from seeds of its own, and scored by the mean.
+    keep: the least share of a rung's candidates that goes on to the next, see `nas.rungs`; with 1 all do.
+    audit: the share of the candidates that should be cut that goes on all the same, to tell what cutting loses.
+    seeds: a candidate is trained so many times, from seeds of its own, and scored by the mean.
+    confirm: so often are the members of the front, and their near misses, measured again, from other seeds.
     """
 
     rungs: Annotated[list[RungConfig], Field(min_length=1)]
+    keep: _Share = 1 / 3
+    audit: Annotated[float, Ge(0), Le(1)] = 0.1
     seeds: Annotated[int, Ge(1), Le(100)] = 1
+    confirm: Annotated[int, Ge(0), Le(100)] = 1
     recipe: dict[str, Any] = {}
 
     def ladder(self) -> tuple[Rung, ...]:
-        return tuple(Rung(rung.epochs, rung.share) for rung in self.rungs)
+        return tuple(Rung(rung.epochs, rung.share, rung.resolution) for rung in self.rungs)
 
 
 class RetrainConfig(Config):
@@ -161,10 +169,10 @@ class StudyConfig(Config):
         epochs = [rung.epochs for rung in config.proxy.rungs]
         if sorted(set(epochs)) != epochs:
             raise refuse(f"{where}: proxy.rungs: epochs", epochs, "rising")
-        shares = [rung.share for rung in config.proxy.rungs]
-        if len(set(shares)) > 1:
-            rule = "the same in all rungs, because a candidate trains on from rung to rung"
-            raise refuse(f"{where}: proxy.rungs: share", shares, rule)
+        for name in ("share", "resolution"):
+            values = [getattr(rung, name) for rung in config.proxy.rungs]
+            if sorted(values) != values:
+                raise refuse(f"{where}: proxy.rungs: {name}", values, "rising, or the same in all rungs")
         config.proxy_recipe(where)
         if config.retrain:
             _recipe(config.retrain.recipe, config.retrain.epochs, f"{where}: retrain.recipe")
@@ -200,6 +208,8 @@ class StudyConfig(Config):
             **study,
             **{f"data.{name}": value for name, value in data.items()},
             "proxy.rungs": rungs,
+            "proxy.keep": self.proxy.keep,
+            "proxy.audit": self.proxy.audit,
             "proxy.seeds": self.proxy.seeds,
             **{f"proxy.recipe.{name}": value for name, value in recipe.items()},
         }

@@ -11,6 +11,7 @@ import traceback
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from nas.data import DataConfig, Splits, load
 from nas.files import write_text
 from nas.inputs import InputError
 from nas.network import build
-from nas.training import Diverged, Epoch, Normalisation, Recipe, train
+from nas.training import Diverged, Epoch, Normalisation, Recipe, Stage, train
 
 logger = logging.getLogger("nas")
 ERROR_FILE = "error.txt"
@@ -32,22 +33,27 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 @dataclass(frozen=True)
 class Rung:
-    """One fidelity of the proxy: train up to `epochs` on a `share` of the training set."""
+    """One fidelity of the proxy: up to `epochs` on a `share` of the training set, at a multiple of the resolution."""
 
     epochs: int
     share: float = 1.0
+    resolution: float = 1.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure: trial `number` at rung `index`; `folder` holds its checkpoint."""
+    """What to measure: trial `number` at the last of `rungs`, trained up through all of them; `folder` holds its
+    checkpoint."""
 
     number: int
     architecture: Architecture
-    index: int
-    rung: Rung
+    rungs: tuple[Rung, ...]
     seed: int
     folder: Path
+
+    @property
+    def rung(self) -> Rung:
+        return self.rungs[-1]
 
 
 @dataclass(frozen=True)
@@ -155,16 +161,27 @@ class ProxyTraining(Evaluator):
             return self._train(job, job.seed + index, checkpoint)
 
     def _train(self, job: Job, seed: int, checkpoint: Path) -> list[Epoch]:
+        *before, last = [self._stage(rung, job.architecture) for rung in _changes(job.rungs)]
         return train(
             build(job.architecture, seed),
-            self.splits.train.share(job.rung.share, self.data.seed),
+            last.images,
             self.splits.validation,
             self.recipe,
             normalisation=Normalisation(self.splits.mean, self.splits.std),
-            resolution=job.architecture.resolution,
+            resolution=last.resolution,
+            before=before,
             seed=seed,
             device=self.device,
             checkpoint=checkpoint,
             until=job.rung.epochs,
             every=job.rung.epochs,
         )
+
+    def _stage(self, rung: Rung, architecture: Architecture) -> Stage:
+        resolution = max(1, round(rung.resolution * architecture.resolution))
+        return Stage(rung.epochs, self.splits.train.share(rung.share, self.data.seed), resolution)
+
+
+def _changes(rungs: tuple[Rung, ...]) -> list[Rung]:
+    """Of rungs that train alike, one after the other, the last."""
+    return [*(rung for rung, after in pairwise(rungs) if replace(rung, epochs=after.epochs) != after), rungs[-1]]

@@ -17,16 +17,15 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from nas import pareto
 from nas.architecture import Architecture
 from nas.config import StudyConfig
-from nas.costs import COSTS, costs
 from nas.evaluation import ERROR_FILE
 from nas.files import sweep, write_text
 from nas.inputs import InputError, read_yaml, refuse
 from nas.space import Space
+from nas.tables import front_table, trials_table
 
 logger = logging.getLogger("nas")
 JOURNAL = "journal.log"
@@ -229,74 +228,3 @@ def _is_entry(line: bytes) -> bool:
         return "op_code" in json.loads(line)
     except (ValueError, TypeError):
         return False
-
-
-def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
-    """One row per proposal, its columns those of `_KINDS`.
-
-    `outcome` is trained, failed, over budget, impossible, repeated, interrupted, running or waiting; `reason` says why
-    it was not trained. `accuracy` (fraction, validation split, highest rung; `accuracy_std` over the seeds, where there
-    are several) is NaN, and a cost is missing, where there is none. `epochs` and `seconds` are of training; `rungs` and
-    `architecture` are JSON.
-    """
-    table = pd.DataFrame([_row(trial) for trial in trials], columns=list(_KINDS))
-    return table.astype(_KINDS)
-
-
-_KINDS = {
-    "number": "int64",
-    "id": "str",
-    "outcome": "str",
-    "accuracy": "float64",
-    "accuracy_std": "float64",
-    **dict.fromkeys(COSTS, "Int64"),
-    "reason": "str",
-    "epochs": "int64",
-    "seconds": "float64",
-    "stages": "str",
-    "rungs": "str",
-    "architecture": "str",
-}
-
-
-def _row(trial: FrozenTrial) -> dict[str, Any]:
-    attrs = trial.user_attrs
-    candidate, rungs = attrs.get("candidate", {}), attrs.get("rungs", [])
-    outcome = attrs.get("outcome", "waiting" if trial.state == TrialState.WAITING else "running")
-    architecture = candidate.get("architecture")
-    last = rungs[-1] if rungs else {}
-    known = candidate.get("costs", {})
-    if known and (new := COSTS.keys() - known):  # a run from before these were costs
-        known = {**known, **costs(Architecture.from_dict(architecture), new)}
-    return {
-        "number": trial.number,
-        "id": candidate.get("id", ""),
-        "outcome": outcome,
-        "accuracy": last.get("accuracy") if outcome == "trained" else None,
-        "accuracy_std": last.get("accuracy_std") if outcome == "trained" else None,
-        **{name: known.get(name) for name in COSTS},
-        "reason": attrs.get("reason", ""),
-        "epochs": last.get("epochs", 0),
-        "seconds": float(sum(rung["seconds"] for rung in rungs)),
-        "stages": str(Architecture.from_dict(architecture)) if architecture else "",
-        "rungs": json.dumps(rungs),
-        "architecture": json.dumps(architecture) if architecture else "",
-    }
-
-
-def front_table(trials: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
-    """The non-dominated trained candidates in `objectives`, by the first cost (or accuracy); `knee` marks exactly one.
-
-    The knee is that of log scales: halving the error weighs like halving a cost. Costs are int64. May be empty.
-    """
-    trained = trials[trials["outcome"] == "trained"].astype(dict.fromkeys(COSTS, "int64"))
-    maximise = [name == "accuracy" for name in objectives]
-    front = trained[pareto.front(trained[objectives].to_numpy(float), maximise)]
-    first = [name for name in objectives if name != "accuracy"][:1]
-    front = front.sort_values([*first, "accuracy"], ascending=[*(True for _ in first), False], ignore_index=True)
-    if front.empty:
-        return front.assign(knee=pd.Series(dtype=bool))
-    error = (1 - front["accuracy"]).clip(lower=1e-4)
-    values = front[objectives].assign(accuracy=error).to_numpy(float)
-    knee = pareto.knee(values, [False] * len(objectives), [True] * len(objectives))
-    return front.assign(knee=front.index == knee)

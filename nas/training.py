@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -27,7 +27,7 @@ from nas.files import write_whole
 from nas.inputs import Config, InputError, refuse
 from nas.machine import keep_freed_memory
 
-__all__ = ["Diverged", "Epoch", "Normalisation", "Recipe", "evaluate", "learning_rate", "pick_device", "train"]
+__all__ = ["Diverged", "Epoch", "Normalisation", "Recipe", "Stage", "evaluate", "learning_rate", "pick_device", "train"]
 
 FORMAT = 1
 _CHECK_EVERY = 50
@@ -107,6 +107,23 @@ class Epoch:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """The epochs of a training up to `until`: what they train on, and at which resolution."""
+
+    until: int
+    images: Images
+    resolution: int
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says of it."""
+        return {
+            "images": list(self.images.pixels.shape),
+            "labels (CRC-32)": zlib.crc32(self.images.labels.tobytes()),
+            "resolution": self.resolution,
+        }
+
+
 class Diverged(RuntimeError):  # noqa: N818 - an outcome of a candidate, not a fault of the program
     """The loss or a weight is not finite. The checkpoint, where there is one, is that of the last good epoch."""
 
@@ -147,6 +164,7 @@ def train(
     *,
     normalisation: Normalisation,
     resolution: int,
+    before: Sequence[Stage] = (),
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
@@ -159,6 +177,9 @@ def train(
     Returns the curve from epoch 1 on, with the epochs found in the checkpoint. Afterwards `network` is on `device`, in
     eval mode, and holds the weights to use: the moving average where the recipe has one. It is validated, with those
     weights, after every `every` epochs and after `until`; `on_epoch` is called when the epoch's checkpoint is written.
+
+    `images` and `resolution` are of all epochs, or of those behind the stages in `before`; validation images are seen
+    at the resolution of their epoch. The schedule counts in epochs, however many images they have.
 
     `checkpoint` is written at the start and after every epoch, and stays. Killed anywhere, or stopped by `until`, and
     called again with the same arguments, a training ends on the CPU, with as many threads, in the same bits as one that
@@ -174,22 +195,20 @@ def train(
         raise refuse("until", last, f"an epoch of the recipe, 1 to {recipe.epochs}")
     if device.type == "cpu":
         keep_freed_memory()
-    run = _Run(network, images, recipe, normalisation, resolution, seed, device)
-    held = None
-    if validation is not None:
-        held = Batches(validation.pixels, validation.labels, normalisation, resolution, device)
+    stages = [*before, Stage(recipe.epochs, images, resolution)]
+    run = _Run(network, stages, validation, recipe, normalisation, seed, device)
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
     elif checkpoint is not None:
         run.save(checkpoint)
     for number in range(len(run.curve) + 1, last + 1):
-        epoch = run.epoch(number, held if number % every == 0 or number == last else None)
+        epoch = run.epoch(number, validate=number % every == 0 or number == last)
         if checkpoint is not None:
             run.save(checkpoint)
         if on_epoch is not None:
             on_epoch(epoch)
-    if held is not None and run.curve[-1].validation_accuracy is None:
-        run.curve[-1] = run.validated(run.curve[-1], held)
+    if run.curve[-1].validation_accuracy is None:
+        run.curve[-1] = run.validated(run.curve[-1])
     run.finish()
     return run.curve
 
@@ -238,67 +257,82 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        images: Images,
+        stages: Sequence[Stage],
+        validation: Images | None,
         recipe: Recipe,
         normalisation: Normalisation,
-        resolution: int,
         seed: int,
         device: torch.device,
     ) -> None:
-        if len(images) < 2:
-            raise refuse("images", len(images), "at least 2 to train on: batch normalisation needs them")
+        for stage in stages:
+            if len(stage.images) < 2:
+                raise refuse("images", len(stage.images), "at least 2 to train on: batch normalisation needs them")
+        self.stages, self.validation, self.normalisation = stages, validation, normalisation
         self.recipe, self.seed, self.device = recipe, seed, device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(device).to(memory_format=layout)
-        augmentation = Augmentation(recipe.crop, recipe.flip, recipe.cutout)
-        self.batches = Batches(
-            images.pixels, images.labels, normalisation, resolution, device, augmentation, recipe.channels_last
-        )
-        self.steps = len(images) // recipe.batch_size + (len(images) % recipe.batch_size >= 2)
+        self.loaded: _Loaded | None = None
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = _optimiser(self.parameters, recipe)
         self.precision = _precision(recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.average = _Average(self.network, recipe.ema) if recipe.ema else None
         self.curve: list[Epoch] = []
-        self.settings = {
-            **{f"recipe.{name}": value for name, value in recipe.model_dump().items()},
-            "seed": seed,
-            "images": list(images.pixels.shape),
-            "labels (CRC-32)": zlib.crc32(images.labels.tobytes()),
-            "normalisation": [list(normalisation.mean), list(normalisation.std)],
-            "resolution": resolution,
+
+    def settings(self, number: int) -> dict[str, Any]:
+        """What epoch `number` and those before it depend on."""
+        index = self._stage(number)
+        stages = [{"until": stage.until, **stage.about()} for stage in self.stages[:index]]
+        return {
+            **{f"recipe.{name}": value for name, value in self.recipe.model_dump().items()},
+            "seed": self.seed,
+            "normalisation": [list(self.normalisation.mean), list(self.normalisation.std)],
+            **self.stages[index].about(),
+            **({"earlier stages": stages} if stages else {}),
         }
 
-    def epoch(self, number: int, held: Batches | None) -> Epoch:
-        """Trains epoch `number`, validates it on `held`, adds it to the curve. Raises Diverged."""
+    def _stage(self, number: int) -> int:
+        return next(index for index, stage in enumerate(self.stages) if number <= stage.until)
+
+    def _load(self, number: int) -> _Loaded:
+        """The images of epoch `number`; those of one stage at a time are in memory."""
+        stage = self.stages[self._stage(number)]
+        if self.loaded is None or self.loaded.stage is not stage:
+            self.loaded = None
+            self.loaded = _Loaded.of(stage, self.validation, self.recipe, self.normalisation, self.device)
+        return self.loaded
+
+    def epoch(self, number: int, validate: bool) -> Epoch:
+        """Trains epoch `number`, validates it if asked, adds it to the curve. Raises Diverged."""
         start = time.perf_counter()
+        loaded = self._load(number)
+        batches, steps = loaded.batches, loaded.steps
         order_seed, network_seed = np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64).tolist()
-        draws = self.batches.draw(torch.Generator().manual_seed(order_seed))
+        draws = batches.draw(torch.Generator().manual_seed(order_seed))
         total = torch.zeros((), device=self.device)
         correct, trained, lr = torch.zeros((), dtype=torch.int64, device=self.device), 0, 0.0
         self.network.train()
         with _seeded(self.device, network_seed):
-            for index in range(self.steps):
-                step = (number - 1) * self.steps + index
-                lr = learning_rate(self.recipe, step, self.steps)
-                x, y = self.batches.augmented(draws, trained, trained + self.recipe.batch_size)
+            for index in range(steps):
+                step = (number - 1) * steps + index
+                lr = learning_rate(self.recipe, step, steps)
+                x, y = batches.augmented(draws, trained, trained + self.recipe.batch_size)
                 with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
                     logits = self.network(x)
                 loss = F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
                 total += loss.detach() * len(y)
                 correct += (logits.detach().argmax(1) == y).sum()
                 trained += len(y)
-                if self.device.type == "cpu" or (index + 1) % _CHECK_EVERY == 0 or index + 1 == self.steps:
-                    _check(total, f"the loss, in epoch {number} at step {index + 1} of {self.steps}", lr)
+                if self.device.type == "cpu" or (index + 1) % _CHECK_EVERY == 0 or index + 1 == steps:
+                    _check(total, f"the loss, in epoch {number} at step {index + 1} of {steps}", lr)
                 self._update(loss, step, lr)
         finite = torch.stack([parameter.detach().isfinite().all() for parameter in self.parameters])
         _check(torch.where(finite.all(), 0.0, math.nan), f"a weight, after epoch {number}", lr)
         if self.average is not None:
             self.average.copy_counts()
         epoch = Epoch(number, lr, total.item() / trained, correct.item() / trained, None, None, 0.0)
-        if held is not None:
-            epoch = self.validated(epoch, held)
+        if validate:
+            epoch = self.validated(epoch)
         self.curve.append(replace(epoch, seconds=time.perf_counter() - start))
         return self.curve[-1]
 
@@ -315,7 +349,11 @@ class _Run:
         if self.average is not None:
             self.average.update(step)
 
-    def validated(self, epoch: Epoch, held: Batches) -> Epoch:
+    def validated(self, epoch: Epoch) -> Epoch:
+        """With its validation, where there are images for it. Raises Diverged."""
+        held = self._load(epoch.epoch).held
+        if held is None:
+            return epoch
         network = self.network if self.average is None else self.average.network
         accuracy, loss = _measure(network, held, self.device, None)
         _check(torch.tensor(loss), f"the validation loss, after epoch {epoch.epoch}", epoch.lr)
@@ -330,7 +368,7 @@ class _Run:
     def save(self, path: Path) -> None:
         state = {
             "format": FORMAT,
-            "settings": self.settings,
+            "settings": self.settings(max(1, len(self.curve))),
             "epoch": len(self.curve),
             "curve": [asdict(epoch) for epoch in self.curve],
             "model": self.network.state_dict(),
@@ -344,7 +382,8 @@ class _Run:
         """Takes over what `save` wrote. Raises InputError, with nothing taken over, if it is not of this training."""
         again = "delete the file to start over"
         state = _load(path, again)
-        here = {**self.settings, **_shapes(self.network.state_dict())}
+        number = min(max(1, len(state["curve"])), self.recipe.epochs)
+        here = {**self.settings(number), **_shapes(self.network.state_dict())}
         there = {**state["settings"], **_shapes(state["model"])}
         for name in [*here, *(name for name in there if name not in here)]:
             if here.get(name) != there.get(name):
@@ -355,6 +394,34 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A stage's images as batches; an epoch has `steps` of them."""
+
+    stage: Stage
+    batches: Batches
+    steps: int
+    held: Batches | None
+
+    @classmethod
+    def of(
+        cls,
+        stage: Stage,
+        validation: Images | None,
+        recipe: Recipe,
+        normalisation: Normalisation,
+        device: torch.device,
+    ) -> _Loaded:
+        def batches(images: Images, augmentation: Augmentation | None = None, channels_last: bool = True) -> Batches:
+            where = normalisation, stage.resolution, device
+            return Batches(images.pixels, images.labels, *where, augmentation, channels_last)
+
+        count, size = len(stage.images), recipe.batch_size
+        augmented = batches(stage.images, Augmentation(recipe.crop, recipe.flip, recipe.cutout), recipe.channels_last)
+        held = None if validation is None else batches(validation)
+        return cls(stage, augmented, count // size + (count % size >= 2), held)
 
 
 class _Average:

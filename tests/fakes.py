@@ -125,7 +125,7 @@ def write_study(folder: Path, space: str = TOY, **changes: Any) -> Path:
         "name": "toy",
         "space": "space.yaml",
         "data": {"source": "digits"},
-        "proxy": {"rungs": [1]},
+        "proxy": {"rungs": [1], "confirm": 0},
         "sampler": {"name": "random"},
         "trials": 8,
     }

@@ -48,7 +48,7 @@ STUDY: dict[str, Any] = {
     "data": {"source": "digits", "validation": 0.2},
     "budget": {"params": "8k"},
     "sampler": {"name": "random", "seed": 0},
-    "proxy": {"rungs": [1], "recipe": {"lr": 0.1, "batch_size": 64}},
+    "proxy": {"rungs": [1], "recipe": {"lr": 0.1, "batch_size": 64}, "confirm": 0},
     "trials": 3,
     "retrain": {"epochs": 1, "recipe": {"lr": 0.1, "batch_size": 64}},
 }
@@ -207,7 +207,15 @@ STUDIES = [
     study("study.yaml: proxy.rungs[0] is 'x', but must be a valid integer", proxy__rungs=["x"]),
     study("study.yaml: proxy.rungs: epochs is [3, 1], but must be rising", proxy__rungs=[3, 1]),
     study("study.yaml: proxy.rungs[0].epoch is not known; the keys here are: epochs", proxy__rungs=[{"epoch": 1}]),
-    study("study.yaml: proxy.rungs: share is [0.5, 1.0]", "the same", proxy__rungs=[{"epochs": 1, "share": 0.5}, 2]),
+    study("study.yaml: proxy.rungs: share is [1.0, 0.5]", "rising", proxy__rungs=[1, {"epochs": 2, "share": 0.5}]),
+    study(
+        "study.yaml: proxy.rungs: resolution is [1.0, 0.5]",
+        "rising",
+        proxy__rungs=[1, {"epochs": 2, "resolution": 0.5}],
+    ),
+    study("study.yaml: proxy.keep is 0", "greater than 0", proxy__keep=0),
+    study("study.yaml: proxy.audit is 1.5", "less than or equal to 1", proxy__audit=1.5),
+    study("study.yaml: proxy.confirm is -1", "greater than or equal to 0", proxy__confirm=-1),
     study("study.yaml: proxy.recipe.colour is not known; the keys here are: batch_size,", proxy__recipe={"colour": 1}),
     study("study.yaml: proxy.recipe.epochs is not known; it stands beside", proxy__recipe={"epochs": 1}),
     study("study.yaml: proxy.recipe.optimiser is 'adam', but must be one of: ", proxy__recipe={"optimiser": "adam"}),
@@ -411,7 +419,7 @@ def lines(called: Called) -> list[str]:
 def test_a_search_is_quiet_and_ends_with_the_front(searched: tuple[Path, Called]) -> None:
     folder, result = searched
     header, *rows, where = lines(result)
-    assert where == "tables and picture: runs/made/trials.parquet, front.parquet, front.csv, front.png"
+    assert where == "tables and picture: runs/made/trials.parquet, front.parquet, front.csv, front.png, receipt.json"
     assert header.split() == ["id", "accuracy", "params", "macs", "stages"]
     assert sum(row.startswith("knee ") for row in rows) == 1
     assert rows[-1] == "next: nas front runs/made --pick knee, then: nas retrain runs/made --pick knee"
@@ -443,7 +451,17 @@ def test_a_search_goes_on_with_more_trials(here: Path) -> None:
     assert front == json.loads(called("front run --json").out)
 
 
-COLUMNS = ["number", "id", "accuracy", "accuracy_std", *nas.costs.COSTS, "epochs", "seconds", "stages", "knee"]
+COLUMNS = [
+    "number",
+    "id",
+    "accuracy",
+    "accuracy_std measurements",
+    *nas.costs.COSTS,
+    "epochs",
+    "seconds",
+    "stages",
+    "knee",
+]
 
 
 def test_the_front_as_text_json_csv_and_pictures(here: Path, searched: tuple[Path, Called]) -> None:

@@ -84,6 +84,7 @@ def test_what_is_left_out() -> None:
         ([1, 3, 9], (Rung(1), Rung(3), Rung(9))),
         ([{"epochs": 2, "share": 0.2}], (Rung(2, 0.2),)),
         ([{"epochs": 1}, 3], (Rung(1), Rung(3))),
+        ([{"epochs": 1, "share": 0.5, "resolution": 0.75}, 3], (Rung(1, 0.5, 0.75), Rung(3))),
     ],
 )
 def test_rungs(rungs: list[object], ladder: tuple[Rung, ...]) -> None:
@@ -232,6 +233,7 @@ def test_where_the_weights_are(
         {"data": {"source": "digits", "root": "/elsewhere", "download": True}},
         {"data": {"source": "digits", "validation": 0.1}},
         {"proxy": {"rungs": [{"epochs": 1}, {"epochs": 3, "share": 1.0}], "recipe": {"lr": 0.05, "momentum": 0.9}}},
+        {"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.05}, "confirm": 5}},
         {"objectives": ["accuracy", "params"]},
     ],
     ids=lambda change: str(change)[:50],
@@ -253,6 +255,8 @@ def test_what_may_change(change: dict[str, Any]) -> None:
         ({"proxy": {"rungs": [1, 4], "recipe": {"lr": 0.05}}}, "proxy.rungs"),
         ({"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.06}}}, "proxy.recipe.lr"),
         ({"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.05}, "seeds": 3}}, "proxy.seeds"),
+        ({"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.05}, "keep": 1}}, "proxy.keep"),
+        ({"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.05}, "audit": 0.5}}, "proxy.audit"),
         ({"proxy": {"rungs": [1, 3], "recipe": {"lr": 0.05, "flip": True}}}, "proxy.recipe.flip"),
     ],
     ids=lambda change: str(change)[:50],

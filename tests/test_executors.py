@@ -29,7 +29,7 @@ ARCHITECTURE = Architecture(STAGES, 8, 1)
 
 
 def job(folder: Path, number: int = 0, epochs: int = 1) -> Job:
-    return Job(number, ARCHITECTURE, 0, Rung(epochs), 0, folder / f"{number:05d}")
+    return Job(number, ARCHITECTURE, (Rung(epochs),), 0, folder / f"{number:05d}")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_costs_its_epochs_and_a_warning(
     checkpoint.parent.mkdir()
     if damage == "of another network":
         other = Architecture((STAGES[0], Stage.of("separable", 24, s=2), STAGES[2]), 8, 1)
-        measure(DIGITS, Job(0, other, 0, Rung(1), 0, checkpoint.parent))
+        measure(DIGITS, Job(0, other, (Rung(1),), 0, checkpoint.parent))
     else:
         content = (tmp_path / "whole" / "00000" / "checkpoint.pt").read_bytes()
         checkpoint.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])

@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).parents[1] / "nas"
 # The one list. A module is a file of nas/ or a family folder; it imports only from rows above its own.
 LAYERS = (
     ("inputs", "files", "machine"),
-    ("architecture", "blocks", "data", "pareto"),
+    ("architecture", "blocks", "data", "pareto", "rungs"),
     ("rows", "network", "augment", "surrogate"),
     ("space", "training", "trace", "weights"),
     ("costs", "samplers"),
     ("census", "evaluation", "bench"),
-    ("config", "executors"),
+    ("config", "executors", "tables"),
     ("run",),
     ("study", "retrain"),
     ("report",),

@@ -31,6 +31,7 @@ from nas.report import (
     front_text,
     front_view,
     plot_front,
+    receipt_text,
     space_text,
 )
 from nas.report import progress as progress_module
@@ -38,9 +39,9 @@ from nas.report.describe import wilson
 from nas.report.plot import draw_front, short_number
 from nas.report.progress import duration
 from nas.report.text import aligned, short_stages
-from nas.run import front_table
 from nas.space import Space
 from nas.study import Told
+from nas.tables import front_table
 from nas.training import Epoch
 
 SPACE = Space.from_dict(
@@ -233,6 +234,10 @@ def trials(networks: list[Architecture], accuracies: list[float]) -> pd.DataFram
             "outcome": "trained",
             "accuracy": accuracy,
             "accuracy_std": 0.0,
+            "measurements": 1,
+            "rung": 1,
+            "audited_at": None,
+            "confirms": None,
             **costs(network),
             "reason": "",
             "epochs": 1,
@@ -258,6 +263,32 @@ def test_front_view() -> None:
     assert shared == "8px, classifier10 dropout=0.1"
     assert all(text.startswith("conv8 | bottleneck16x2/2 ") for text in view["stages"])
     assert "separable" not in "".join(view["stages"])
+
+
+def test_a_front_that_was_measured_again_shows_spread_and_number() -> None:
+    front = FRONT.assign(measurements=[2, 1, 3], accuracy_std=[0.0125, None, 0.02])
+    view, _ = front_view(front, ["accuracy", "params"])
+    assert list(view.columns)[2:6] == ["accuracy", "std", "n", "params"]
+    assert list(view["std"]) == ["0.0125", "", "0.0200"] and list(view["n"]) == ["2", "1", "3"]
+
+
+RECEIPT = {
+    "candidates": 20,
+    "reached": {"1": 20, "2": 8, "3": 5},
+    "epochs": {"spent": 66.0, "saved": 114.0, "confirming": 18.0},
+    "audit": {"candidates": 15, "trained": 2, "on_front": 0, "lost": [0.0, 0.8419]},
+}
+
+
+def test_receipt_text() -> None:
+    assert receipt_text(RECEIPT).splitlines() == [
+        "rungs: 20 > 8 > 5 candidates; 66 epochs, 63% saved of 180 to the top; 18 to measure the front again",
+        "audit: 2 of 15 that were to be cut were trained on, 0 are on the front "
+        "(0% to 84% of all, with 95 % confidence)",
+    ]
+    none = {"candidates": 15, "trained": 0, "on_front": 0, "lost": None}
+    assert "none of the 15" in receipt_text({**RECEIPT, "audit": none})
+    assert receipt_text({**RECEIPT, "reached": {"1": 20}}) == ""
 
 
 @pytest.mark.parametrize(
@@ -319,7 +350,7 @@ def test_csv_and_records_have_the_same_columns_and_values(tmp_path: Path) -> Non
     records = front_records(FRONT)
     assert pd.DataFrame(records).equals(pd.read_csv(tmp_path / "front.csv"))
     assert list(records[0]) == [
-        *"number id accuracy accuracy_std".split(),
+        *"number id accuracy accuracy_std measurements".split(),
         *COSTS,
         *"epochs seconds stages knee".split(),
     ]

@@ -37,7 +37,7 @@ from nas.weights import load_weights
 RECIPE = {"batch_size": 256, "lr": 0.05}
 STUDY: dict[str, Any] = {
     "name": "digits",
-    "proxy": {"rungs": [1, 2], "recipe": RECIPE},
+    "proxy": {"rungs": [1, 2], "recipe": RECIPE, "confirm": 0},
     "budget": {"params": 1300},
     "trials": 3,
     "retrain": {"epochs": 3, "recipe": {**RECIPE, "ema": 0.9, "crop": 1}},

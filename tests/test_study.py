@@ -34,6 +34,7 @@ from nas.space import Space
 from nas.study import search
 from nas.study.drawing import Exhausted, draw
 from nas.study.study import FAILURES, PATIENCE
+from nas.tables import receipt
 
 
 @pytest.fixture(autouse=True)
@@ -288,8 +289,8 @@ def test_what_is_recorded_is_plain(tmp_path: Path) -> None:
 def same(table: pd.DataFrame) -> pd.DataFrame:
     """What a stop must not change: all but the rows of proposals that it cut off, and with them the numbers."""
     formed = table[table["outcome"] != "interrupted"]
-    reasons = formed["reason"].str.replace(r"(the same network as) \d+", r"\1 it", regex=True)
-    return formed.assign(reason=reasons).drop(columns="number").reset_index(drop=True)
+    reasons = formed["reason"].str.replace(r"(the same network as|behind) \d+", r"\1 it", regex=True)
+    return formed.assign(reason=reasons).drop(columns=["number", "confirms"]).reset_index(drop=True)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,11 @@ def same(table: pd.DataFrame) -> pd.DataFrame:
     ids=lambda sampler: sampler["name"],
 )
 def test_stopped_between_epochs_a_search_ends_with_the_same_table(tmp_path: Path, sampler: dict[str, Any]) -> None:
-    settings: dict[str, Any] = {"proxy": {"rungs": [1, 2, 3]}, "budget": {"params": 1500}, "sampler": sampler}
+    settings: dict[str, Any] = {
+        "proxy": {"rungs": [1, 2, 3], "keep": 1, "confirm": 0},
+        "budget": {"params": 1500},
+        "sampler": sampler,
+    }
     file = fakes.write_study(tmp_path, trials=14, **settings)
     whole = fakes.search(file, tmp_path / "whole", Tabular(tmp_path / "whole_calls"))
     stops = [0, 1, 2, 7, 3, 10, 1]
@@ -315,6 +320,81 @@ def test_stopped_between_epochs_a_search_ends_with_the_same_table(tmp_path: Path
     assert [[rung["epochs"] for rung in of] for of in rungs] == [[1, 2, 3]] * 14
 
 
+CUTTING = {"rungs": [1, 2, 4], "keep": 0.2, "audit": 0.3, "confirm": 1}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_search_cuts_audits_and_confirms(tmp_path: Path, workers: int) -> None:
+    file = fakes.write_study(tmp_path, trials=60, proxy=CUTTING, workers=workers)
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    table, front = run.trials(), run.front()
+    candidates = table[table["outcome"].isin(["trained", "cut"])]
+    assert len(candidates) == 60 and set(candidates["outcome"]) == {"trained", "cut"}
+    cut, audited = table[table["outcome"] == "cut"], table[table["audited_at"].notna()]
+    assert len(cut) >= 10 and len(audited) >= 3 and set(audited["outcome"]) == {"trained"}
+    assert (cut["rung"] < 3).all() and (table.loc[table["outcome"] == "trained", "rung"] == 3).all()
+    assert cut["accuracy"].isna().all() and cut["reason"].str.contains("less than").all()
+    spent = sum([1, 2, 4][rung - 1] for rung in candidates["rung"])
+    confirmed = table[table["outcome"] == "confirmation"]
+    assert sum(fakes.epochs(tmp_path / "calls").values()) == spent + 4 * len(confirmed)
+    assert set(front["number"]) <= set(confirmed["confirms"]) and (front["measurements"] == 2).all()
+    assert confirmed["confirms"].is_unique and confirmed["rung"].isna().all()
+    facts = receipt(table, front, run.config.proxy.ladder())
+    assert facts["epochs"] == {"spent": spent, "saved": 240 - spent, "confirming": 4 * len(confirmed)}
+    assert facts["audit"]["trained"] == len(audited) and facts["audit"]["candidates"] == len(cut) + len(audited)
+    for trial in run.all_trials():
+        if trial.user_attrs["outcome"] == "cut":
+            assert trial.state == TrialState.COMPLETE
+            assert trial.values[0] == trial.user_attrs["expected"] > trial.user_attrs["rungs"][-1]["accuracy"]
+
+
+def test_stopped_between_epochs_a_search_that_cuts_ends_with_the_same_table(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=30, proxy=CUTTING)
+    whole = fakes.search(file, tmp_path / "whole", Tabular(tmp_path / "whole_calls"))
+    assert {"cut", "confirmation"} < outcomes(whole.trials()).keys() and whole.trials()["audited_at"].notna().any()
+    for after in [0, 1, 2, 7, 3, 10, 25, 1, 11, 6]:
+        with pytest.raises(KeyboardInterrupt):
+            fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls", stop_after=after))
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    pd.testing.assert_frame_equal(run.trials(), whole.trials())
+    assert fakes.epochs(tmp_path / "calls") == fakes.epochs(tmp_path / "whole_calls")
+    again = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    pd.testing.assert_frame_equal(again.trials(), whole.trials())
+
+
+def test_a_confirmation_that_fails_costs_nothing_but_itself(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=6, proxy={"rungs": [1], "confirm": 1})
+    calls = Failing(tmp_path / "calls", how={6: "raises"})
+    table = fakes.search(file, tmp_path / "run", calls).trials()
+    failed = table[table["outcome"] == "failed"]
+    assert list(failed["number"]) == [6] and failed["confirms"].notna().all()
+    assert outcomes(table)["trained"] == 6
+    assert table.loc[table["number"] == failed["confirms"].item(), "measurements"].item() == 1
+
+
+def test_rungs_of_another_resolution_are_refused_where_weights_do_not_fit(tmp_path: Path) -> None:
+    space = fakes.SIX.replace("separable, c: [8, 16, 24]", "[separable, cse], t: 3, c: [8, 16, 24]")
+    proxy = {"rungs": [{"epochs": 1, "resolution": 0.5}, 2]}
+    file = fakes.write_study(tmp_path, space=space, proxy=proxy)
+    with pytest.raises(InputError, match=r"proxy\.rungs: resolution is \[0\.5, 1\.0\], but must be 1 .*block cse"):
+        search(file, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_candidate_trains_on_with_more_and_larger_images(tmp_path: Path) -> None:
+    """Through rungs of a rising share and resolution, and killed between: the same as in one go, bit for bit."""
+    recipe = {"lr": 0.1, "batch_size": 64}
+    proxy = {"rungs": [{"epochs": 1, "share": 0.2, "resolution": 0.5}, {"epochs": 2, "share": 0.5}, 3]}
+    file = fakes.write_study(tmp_path, space=fakes.SIX, trials=2, proxy={**proxy, "recipe": recipe, "confirm": 1})
+    run, _ = search(file, tmp_path / "run")
+    again, _ = search(file, tmp_path / "again")
+    timed = ["seconds", "rungs"]
+    pd.testing.assert_frame_equal(run.trials().drop(columns=timed), again.trials().drop(columns=timed))
+    trained = [trial for trial in run.all_trials() if trial.user_attrs["outcome"] == "trained"]
+    for trial in trained:
+        assert [rung["epochs"] for rung in trial.user_attrs["rungs"]] == [1, 2, 3]
+
+
 def told(run: Run) -> list[Any]:
     """What samplers learn from."""
     formed = [trial for trial in run.all_trials() if trial.user_attrs["outcome"] != "interrupted"]
@@ -325,15 +405,25 @@ class Power(BaseException):
     """Is cut."""
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    [{"rungs": [1, 2], "keep": 1, "confirm": 0}, {**CUTTING, "rungs": [1, 2], "audit": 0.5}],
+    ids=["all", "cut"],
+)
 def test_stopped_at_any_write_of_the_record_a_search_ends_with_the_same_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: dict[str, Any]
 ) -> None:
     """Cut behind a random write, as by SIGKILL; the next search behind another, and so on until one gets to the end."""
     members = sorted(toy().enumerate(), key=lambda member: costs(member)["params"])
     first = [members[-1], members[10]]
     sampler = {"name": "nsga2", "population": 2, "seed": 1}
     file = fakes.write_study(
-        tmp_path, trials=5, proxy={"rungs": [1, 2]}, budget={"params": 1100}, sampler=sampler, enqueue=[]
+        tmp_path,
+        trials=5 if proxy["confirm"] == 0 else 12,
+        proxy=proxy,
+        budget={"params": 1100},
+        sampler=sampler,
+        enqueue=[],
     )
     monkeypatch.setattr("nas.study.study.PATIENCE", 4)
     append, left = JournalFileBackend.append_logs, [-1]
@@ -348,6 +438,8 @@ def test_stopped_at_any_write_of_the_record_a_search_ends_with_the_same_table(
     whole, study = fakes.open_study(file, tmp_path / "whole", Tabular(tmp_path / "whole_calls"))
     study.search(first)
     all_that_can_happen = {"trained", "over budget", "impossible", "repeated"}
+    if proxy["confirm"]:
+        all_that_can_happen |= {"cut", "confirmation"}
     assert outcomes(whole.trials()).keys() == all_that_can_happen, "or the test leaves something out"
     drawn = [trial for trial in whole.all_trials()[2:] if "fixed_params" in trial.system_attrs]
     assert drawn, "or the test leaves something out"
@@ -366,7 +458,8 @@ def test_stopped_at_any_write_of_the_record_a_search_ends_with_the_same_table(
             break
         pd.testing.assert_frame_equal(same(run.trials()), same(whole.trials()))
         assert told(run) == told(whole)
-        assert set(fakes.epochs(calls).values()) == {1} and not list((folder / "candidates").iterdir())
+        assert fakes.epochs(calls) == fakes.epochs(tmp_path / "whole_calls")
+        assert not list((folder / "candidates").iterdir())
         interrupted += outcomes(run.trials()).get("interrupted", 0)
     assert interrupted > 5, "or proposals were not cut off"
 
@@ -411,7 +504,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="re
 def test_killed_and_started_again_a_search_loses_nothing(tmp_path: Path, workers: int) -> None:
     """With two workers, one is killed besides, in the second search: that costs the one candidate it trains."""
     calls, folder = tmp_path / "calls", tmp_path / "run"
-    settings: dict[str, Any] = {"trials": 8, "proxy": {"rungs": [2, 4]}}
+    settings: dict[str, Any] = {"trials": 8, "proxy": {"rungs": [2, 4], "keep": 1, "confirm": 0}}
     file = fakes.write_study(tmp_path, **settings)
     whole = fakes.search(file, tmp_path / "whole", Tabular(tmp_path / "whole_calls")).trials()
     file = fakes.write_study(tmp_path, **settings, workers=workers)

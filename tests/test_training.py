@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nas.augment import Augmentation, Batches, Draws
 from nas.data.splits import Images
 from nas.inputs import InputError, checked
-from nas.training import Diverged, Epoch, Normalisation, Recipe, evaluate, learning_rate, pick_device, train
+from nas.training import Diverged, Epoch, Normalisation, Recipe, Stage, evaluate, learning_rate, pick_device, train
 
 CPU = torch.device("cpu")
 GREY = Normalisation((0.4,), (0.3,))
@@ -484,6 +484,36 @@ def test_training_depends_on_dropout_and_all_that_is_compared() -> None:
         fit(network, RECIPES["sgd"], seed=seed)
         outcomes.append(network[0].weight.detach())
     assert not torch.equal(outcomes[0], outcomes[1]) and not torch.equal(outcomes[0], outcomes[2])
+
+
+STAGES = [Stage(1, noise(14, seed=5), 4), Stage(3, noise(16, seed=6), 8)]
+
+
+def test_stages_train_on_from_one_to_the_next(tmp_path: Path) -> None:
+    """Each call knows the stages so far; the whole in one call gives the same bits."""
+    recipe, path = RECIPES["sgd"], tmp_path / "c.pt"
+    straight, stepped = small(), small(seed=1)
+    expected = fit(straight, recipe, before=STAGES, validation=noise(12, seed=1))
+    for count, until in ((1, 1), (2, 2), (2, 3)):
+        *before, last = STAGES[:count]
+        part = {"before": before, "images": last.images, "resolution": last.resolution}
+        fit(small(), recipe, checkpoint=path, until=until, validation=noise(12, seed=1), **part)
+    curve = fit(stepped, recipe, checkpoint=path, before=STAGES, validation=noise(12, seed=1))
+    assert timeless(curve) == timeless(expected)
+    assert same(dict(stepped.state_dict()), dict(straight.state_dict()))
+    other = fit(small(), recipe, validation=noise(12, seed=1))
+    assert timeless(other) != timeless(expected), "or stages make no difference"
+
+
+def test_earlier_stages_must_be_those_of_the_checkpoint(tmp_path: Path) -> None:
+    recipe, path = RECIPES["sgd"], tmp_path / "c.pt"
+    fit(small(), recipe, checkpoint=path, before=STAGES, until=2)
+    with pytest.raises(InputError, match=r"earlier stages is .* but must be .* as in this training"):
+        fit(small(), recipe, checkpoint=path, before=[Stage(1, noise(14, seed=7), 4), STAGES[1]])
+    with pytest.raises(InputError, match=r"images is .*16, 8, 8, 1"):
+        fit(small(), recipe, checkpoint=path)
+    with pytest.raises(InputError, match=r"images is 1, but must be at least 2"):
+        fit(small(), recipe, before=[Stage(1, noise(1), 8)])
 
 
 def test_the_callers_generators_are_left_alone(tmp_path: Path) -> None:

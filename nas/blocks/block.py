@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -36,6 +36,9 @@ class Block(nn.Module):
     The keyword-only arguments of a subclass' `__init__` are its options: their annotations say which values are
     legal, their names are what a search space may vary. An option has one meaning in all blocks.
     """
+
+    one_resolution: ClassVar[bool] = False
+    """Whether the shape of its weights follows from the resolution."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, resolution: int) -> None:
         super().__init__()

@@ -54,6 +54,8 @@ class CSE(Block):
     the paper's "CSE block only" needs, which loses every 1x1 that could have made them (its 0.228 M, table 5).
     """
 
+    one_resolution = True
+
     def __init__(
         self,
         in_channels: int,

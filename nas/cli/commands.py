@@ -72,13 +72,14 @@ def _search(options: argparse.Namespace) -> None:
     if options.json:
         _print_json(front_records(table))
         return
-    _print_front(run, table)
-    print(f"tables and picture: {run.folder}/trials.parquet, front.parquet, front.csv, front.png")
+    _print_front(run, run.trials(), table)
+    print(f"tables and picture: {run.folder}/trials.parquet, front.parquet, front.csv, front.png, receipt.json")
 
 
 def _front(options: argparse.Namespace) -> None:
     from nas.report import front_csv, front_records, plot_front
-    from nas.run import Run, front_table
+    from nas.run import Run
+    from nas.tables import front_table
 
     run = Run.open(options.run)
     _check_file("--csv", options.csv)
@@ -95,7 +96,7 @@ def _front(options: argparse.Namespace) -> None:
     elif facts:
         _print_picked(run, facts)
     else:
-        _print_front(run, front)
+        _print_front(run, trials, front)
 
 
 def _picked(run: Run, which: str, front: pd.DataFrame) -> dict[str, Any]:
@@ -115,8 +116,9 @@ def _print_picked(run: Run, facts: dict[str, Any]) -> None:
     print(f"\nnext: nas retrain {shlex.quote(str(run.folder))} --pick {facts['id']}")
 
 
-def _print_front(run: Run, front: pd.DataFrame) -> None:
-    from nas.report import front_text
+def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
+    from nas.report import front_text, receipt_text
+    from nas.tables import receipt
 
     folder = shlex.quote(str(run.folder))
     if front.empty:
@@ -124,6 +126,8 @@ def _print_front(run: Run, front: pd.DataFrame) -> None:
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(front_text(front, run.config.objectives, width))
+    if text := receipt_text(receipt(trials, front, run.config.proxy.ladder())):
+        print(f"\n{text}")
     print(f"\nnext: nas front {folder} --pick knee, then: nas retrain {folder} --pick knee")
 
 

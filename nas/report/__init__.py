@@ -6,7 +6,7 @@ from nas.report.plot import FORMATS, plot_front
 from nas.report.progress import SearchWatch, TrainingWatch
 from nas.report.space import space_text
 from nas.report.tables import front_csv, front_records, save_tables
-from nas.report.text import front_text, front_view
+from nas.report.text import front_text, front_view, receipt_text
 
 __all__ = [
     "FORMATS",
@@ -20,6 +20,7 @@ __all__ = [
     "front_view",
     "plot_bench",
     "plot_front",
+    "receipt_text",
     "save_tables",
     "space_text",
 ]

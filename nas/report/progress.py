@@ -61,7 +61,8 @@ class SearchWatch(_Watch):
     def start(self, study: Study) -> None:
         self.study = study
         trials = study.study.get_trials(deepcopy=False)
-        done, wanted = sum(trial.user_attrs.get("outcome") == "trained" for trial in trials), study.config.trials
+        outcomes = [trial.user_attrs.get("outcome") for trial in trials]
+        done, wanted = sum(outcome in {"trained", "cut"} for outcome in outcomes), study.config.trials
         size = f"{study.space.size:,}" if study.space.size < 10**9 else f"{study.space.size:.2g}"
         before = f"{done} of {wanted} candidates were trained before" if trials else f"{wanted} candidates to train"
         self.line(f"space {study.space.name}: {size} architectures; {before}; results in {study.run.folder}")
@@ -70,24 +71,25 @@ class SearchWatch(_Watch):
 
     def told(self, told: Told) -> None:
         assert self.study is not None
-        if told.outcome == "trained":
+        if told.outcome in {"trained", "cut"}:
             self.seconds.append(told.seconds)
-        else:
+        elif told.confirms is None:
             self.skipped += 1
         done, wanted = self.study.trained, self.study.config.trials
         notes = [*self._best(self.study), *self._pace(self.study)]
         self.show(done, wanted, [*notes, *([f"{self.skipped} not trained"] if self.skipped else [])])
-        if told.outcome == "failed" or (told.outcome == "trained" and not self.live):
+        measured = told.outcome in {"trained", "cut", "confirmation"}
+        if told.outcome == "failed" or (measured and not self.live):
             result = told.reason if told.accuracy is None else f"accuracy {told.accuracy:.4f}"
             costs = f"{told.costs['params']:,} params, {told.costs['macs']:,} MACs"
             self.line(SEPARATOR.join([f"{done}/{wanted} {told.outcome} {told.id}: {result}, {costs}", *notes]))
 
     def _best(self, study: Study) -> list[str]:
-        trained = [(told.accuracy, told) for told in study.record.values() if told.accuracy is not None]
+        trained = [told for told in study.record.values() if told.outcome == "trained"]
         if not trained:
             return []
-        accuracy, best = max(trained, key=lambda pair: pair[0])
-        return [f"best {accuracy:.4f} at {best.costs['params']:,} params"]
+        best = max(trained, key=lambda told: told.accuracy or 0.0)
+        return [f"best {best.accuracy:.4f} at {best.costs['params']:,} params"]
 
     def _pace(self, study: Study) -> list[str]:
         if not self.seconds:

@@ -10,15 +10,17 @@ import pandas as pd
 
 from nas.architecture import Architecture
 from nas.costs.check import cross_check
-from nas.files import write_text, write_whole
+from nas.files import write_json, write_text, write_whole
 from nas.report.plot import plot_front
-from nas.run import Run, front_table, trials_table
+from nas.run import Run
+from nas.tables import front_table, receipt, trials_table
 
-_LONG = ["rungs", "architecture", "reason", "outcome"]
+_LONG = ["rungs", "architecture", "reason", "outcome", "rung", "audited_at", "confirms"]
 
 
 def save_tables(run: Run) -> pd.DataFrame:
-    """Writes trials.parquet, front.parquet, front.csv, front.png and front/ID.yaml into the run; returns the front.
+    """Writes trials.parquet, front.parquet, front.csv, front.png, receipt.json and front/ID.yaml into the run; returns
+    the front.
 
     Raises RuntimeError, and writes no front, if ptflops counts a member's parameters or MACs otherwise.
     """
@@ -31,13 +33,14 @@ def save_tables(run: Run) -> pd.DataFrame:
         write_text(run.folder / "front" / f"{architecture.id}.yaml", architecture.to_yaml())
     write_whole(run.folder / "front.parquet", lambda path: front.to_parquet(path, index=False))
     write_whole(run.folder / "front.csv", lambda path: front_csv(front, path))
+    write_json(run.folder / "receipt.json", receipt(trials, front, run.config.proxy.ladder()))
     if not front.empty:
         plot_front(run.config, trials, front, run.folder / "front.png")
     return front
 
 
 def front_csv(front: pd.DataFrame, path: Path) -> None:
-    """The front for people and spreadsheets: without the long columns."""
+    """The front for people and spreadsheets: without the long columns, and those that are the same for all members."""
     front.drop(columns=_LONG).to_csv(path, index=False)
 
 

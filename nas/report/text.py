@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,8 @@ LEAST_WIDTH = 60
 
 
 def front_text(front: pd.DataFrame, objectives: list[str], width: int | None) -> str:
-    """The table: knee, id, objectives, params, MACs, stages in short form; in at most `width` columns (None: any)."""
+    """The table: knee, id, accuracy (std and number of measurements, where some were repeated), params, MACs, the other
+    objectives, stages in short form; in at most `width` columns (None: any)."""
     view, shared = front_view(front, objectives)
     stages = list(view.pop("stages"))
     numbers = aligned([list(view.columns), *view.to_numpy().tolist()])
@@ -24,11 +26,35 @@ def front_text(front: pd.DataFrame, objectives: list[str], width: int | None) ->
     return "\n".join([*lines, *([f"\nall of them: {shared}"] if shared else [])])
 
 
+def receipt_text(receipt: Mapping[str, Any]) -> str:
+    """What the rungs saved; empty if there is but one."""
+    reached, epochs, audit = receipt["reached"], receipt["epochs"], receipt["audit"]
+    if len(reached) == 1:
+        return ""
+    every = epochs["spent"] + epochs["saved"]
+    share = f"{epochs['saved'] / every:.0%}" if every else "none"
+    rungs = " > ".join(str(count) for count in reached.values())
+    text = f"rungs: {rungs} candidates; {epochs['spent']:.4g} epochs, {share} saved of {every:.4g} to the top"
+    if epochs["confirming"]:
+        text += f"; {epochs['confirming']:.4g} to measure the front again"
+    if audit["lost"] is None:
+        return f"{text}\naudit: none of the {audit['candidates']} that were to be cut was trained on"
+    low, high = audit["lost"]
+    return (
+        f"{text}\naudit: {audit['trained']} of {audit['candidates']} that were to be cut were trained on, "
+        f"{audit['on_front']} are on the front ({low:.0%} to {high:.0%} of all, with 95 % confidence)"
+    )
+
+
 def front_view(front: pd.DataFrame, objectives: list[str]) -> tuple[pd.DataFrame, str]:
     """What is shown of a front, every cell a text; and what all its networks share, which `stages` leaves out."""
     names = list(dict.fromkeys(["accuracy", "params", "macs", *objectives]))
     view = front[["id", *names]].copy()
     view.insert(0, "", ["knee" if knee else "" for knee in front["knee"]])
+    if (front["measurements"] > 1).any():
+        deviations = [f"{value:.4f}" if value == value else "" for value in front["accuracy_std"]]  # NaN of one alone
+        view.insert(3, "std", deviations)
+        view.insert(4, "n", [str(count) for count in front["measurements"]])
     for name in names:
         view[name] = [f"{value:,.0f}" if name in COSTS else f"{value:.4f}" for value in front[name]]
     shared, view["stages"] = short_stages([Architecture.from_json(text) for text in front["architecture"]])

@@ -2,6 +2,7 @@
 
 from nas.study.drawing import draw
 from nas.study.record import Told
-from nas.study.study import Study, search
+from nas.study.start import search
+from nas.study.study import Study
 
 __all__ = ["Study", "Told", "draw", "search"]

@@ -5,74 +5,31 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from nas.architecture import Architecture
 from nas.census import Feasible
-from nas.config import StudyConfig
-from nas.evaluation import DISK, Evaluator, Job, Measurement, ProxyTraining
+from nas.evaluation import Evaluator, Job, Measurement
 from nas.executors import EXECUTORS, Executor
 from nas.inputs import InputError, read_yaml
 from nas.run import Run
+from nas.rungs import Halving, Verdict
 from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
+from nas.study.confirming import Confirming
 from nas.study.drawing import Exhausted, draw
-from nas.study.record import Candidate, Told, told_of
-from nas.training import pick_device
+from nas.study.record import Candidate, Told, confirmed_by, told_of
 
 PATIENCE = 20
 """Proposals in a row that cannot be trained before a candidate is drawn from the space instead."""
 FAILURES = 5
 """If so many candidates fail before any succeeds, or four times as many in a row, the fault is not theirs."""
-
-
-def search(
-    study_file: Path | str,
-    folder: Path | str | None = None,
-    overrides: Iterable[str] = (),
-    on_start: Callable[[Study], None] = lambda study: None,
-    on_told: Callable[[Told], None] = lambda told: None,
-) -> tuple[Run, str | None]:
-    """Runs a study file, or goes on with it. Returns its run, and why it stopped before `trials`, if it did.
-
-    `folder` is runs/NAME by default. Nothing is written before everything that the user gave has been checked.
-    Raises InputError for what the user can mend; what was trained until then is on record.
-    """
-    config = StudyConfig.load(study_file, overrides)
-    device = config.device or str(pick_device())
-    evaluator = ProxyTraining(config.data, config.proxy_recipe(str(study_file)), device, config.proxy.seeds)
-    splits = evaluator.splits
-    space = config.load_space(splits.shape[0], len(splits.classes))
-    feasible = Feasible(space, config.budget)
-    first = [_first(path, space) for path in config.enqueue]
-    run = Run(Path(folder) if folder else Path("runs") / config.name)
-    try:
-        with run.lock():
-            run = Run.create(run.folder, config)
-            study = Study(run, space, evaluator, on_told, feasible)
-            on_start(study)
-            return run, study.search(first)
-    except (OSError, StorageInternalError) as error:
-        if isinstance(error, OSError) and error.errno not in DISK:
-            raise
-        raise InputError(f"{run.folder}: cannot go on: {error}; nothing is lost, run it again then") from error
-
-
-def _first(path: str, space: Space) -> Architecture:
-    architecture = Architecture.load(path)
-    try:
-        space.encode(architecture)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return architecture
 
 
 class Study:
@@ -98,6 +55,8 @@ class Study:
         limits = self.config.budget, self.config.objectives
         self.task = (space, self.feasible.costs_of, self.feasible.draw, *limits)
         self.rungs = self.config.proxy.ladder()
+        self.halving = Halving(len(self.rungs), self.config.proxy.keep)
+        self.confirming = Confirming(self.config.proxy.confirm)
         self.storage = run.open_storage(repair=True)
         self.study = optuna.create_study(
             study_name=self.config.name,
@@ -107,8 +66,8 @@ class Study:
         )
         self._claim()
         self.study_id = self.storage.get_study_id_from_name(self.config.name)
-        self.record: dict[str, Told] = {}  # by id: trained and failed
-        self.trained = 0
+        self.record: dict[str, Told] = {}  # by id: trained, cut and failed
+        self.trained = 0  # the candidates that did not fail, also those that were cut
         self.failures = 0  # in a row
         self.asked = 0  # proposals that were formed: the sampler is seeded by it
         self.misses = 0  # of them, since the last that could be trained
@@ -119,7 +78,9 @@ class Study:
         self.exhausted: str | None = None
 
     def search(self, first: Iterable[Architecture] = ()) -> str | None:
-        """Trains candidates until there are `trials` of them, `first` first. Returns why it stopped earlier, if so.
+        """Trains candidates until there are `trials` of them, `first` first, and those on the front and near it again.
+
+        Returns why it stopped earlier, if so.
 
         Raises InputError if candidates fail one after the other, or for a reason that is not theirs.
         """
@@ -136,9 +97,11 @@ class Study:
     def _next(self) -> Job | None:
         if self.left:
             return self.left.pop(0)
-        if self.exhausted is not None or self.trained + len(self.pending) >= self.config.trials:
-            return None
-        return self._propose()
+        candidates = sum(candidate.confirms is None for candidate in self.pending.values())
+        missing = self.exhausted is None and self.trained + candidates < self.config.trials
+        if missing and (job := self._propose()):
+            return job
+        return None if candidates else self._confirm()
 
     # The record
 
@@ -158,7 +121,7 @@ class Study:
 
     def _take_up(self, first: Iterable[Architecture]) -> None:
         """Reads the record, ends what a stopped driver left unended, notes its jobs, and what of `first` is new."""
-        seen, queue = set(), []
+        seen, queue, left = set(), [], []
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == TrialState.WAITING:
                 queue.append(trial.system_attrs.get("fixed_params", {}))
@@ -170,12 +133,15 @@ class Study:
                 continue
             self.asked += told.outcome != "interrupted"
             seen.add(told.id)
+            if told.id:
+                self._note(Candidate.of(trial))
             if trial.state.is_finished():
                 self._count(told)
             elif told.outcome:
                 self._end(told)
-            elif job := self._judge(Candidate.of(trial)):
-                self.left.append(job)
+            else:
+                left.append(Candidate.of(trial))
+        self.left = [job for candidate in left if (job := self._judge(candidate))]
         self.run.clear_candidates(self.pending)
         self.queued = len(queue)
         for architecture in first:
@@ -185,9 +151,14 @@ class Study:
 
     def _count(self, told: Told) -> None:
         """Keeps the counters: a search that goes on has those of one that was never stopped."""
-        if told.outcome in {"trained", "failed"}:
+        if told.confirms is not None:
+            if told.outcome == "confirmation" and told.accuracy is not None:
+                self.confirming.measured_again(told.confirms, told.accuracy)
+        elif told.outcome in {"trained", "cut", "failed"}:
             self.record[told.id] = told
-            self.trained += told.outcome == "trained"
+            self.trained += told.outcome != "failed"
+            if told.outcome == "trained" and told.accuracy is not None:
+                self.confirming.trained(told.number, self._rivalry(told.costs), told.accuracy)
             self.failures = self.failures + 1 if told.outcome == "failed" else 0
             self.misses = 0
         elif told.outcome != "interrupted":
@@ -215,8 +186,18 @@ class Study:
         rng = random.Random(f"{self.config.sampler.seed}/{self.asked}")
         return draw(self.feasible, rng, self.record.keys() | busy)
 
-    def _enqueue(self, architecture: Architecture) -> None:
-        self.study.enqueue_trial(self.space.encode(architecture))
+    def _confirm(self) -> Job | None:
+        """A candidate to measure again, once nothing else is left to train."""
+        number = self.confirming.next()
+        if number is None:
+            return None
+        if not self.queued:  # else a search that was stopped had come so far
+            candidate = Candidate.of(self.study.get_trials(deepcopy=False)[number])
+            self._enqueue(candidate.architecture, {"confirms": [number, self.confirming.begun[number] + 1]})
+        return self._ask()
+
+    def _enqueue(self, architecture: Architecture, attrs: dict[str, Any] | None = None) -> None:
+        self.study.enqueue_trial(self.space.encode(architecture), attrs)
         self.queued += 1
 
     def _ask(self) -> Job | None:
@@ -233,15 +214,31 @@ class Study:
             trial.set_constraint("possible", 1.0)
             self._tell(Told(trial.number, "", "impossible", None, {}, 0.0, reason))
             return None
-        candidate = Candidate(trial.number, architecture, self.feasible.costs_of(architecture), [])
+        known = self.feasible.costs_of(architecture)
+        candidate = Candidate(trial.number, architecture, known, [], confirmed_by(trial))
         for name, limit in self.config.budget.items():
             trial.set_constraint(name, candidate.costs[name] / limit - 1)
         # From here on it is taken up again after a stop: it is the last that is written of a proposal.
         trial.set_user_attr("candidate", candidate.to_dict())
+        self._note(candidate)
         return self._judge(candidate)
+
+    def _note(self, candidate: Candidate) -> None:
+        """Takes what is on record of a candidate into account for others."""
+        if candidate.confirms is not None:
+            self.confirming.begun[candidate.confirms[0]] += 1
+        else:
+            accuracies = [rung["accuracy"] for rung in candidate.rungs]
+            self.halving.note(candidate.number, self._rivalry(candidate.costs), accuracies)
+
+    def _rivalry(self, costs: Mapping[str, float]) -> list[float]:
+        """The costs in which candidates are compared."""
+        return [costs[name] for name in self.config.objectives if name != "accuracy"]
 
     def _judge(self, candidate: Candidate) -> Job | None:
         """A job for a candidate that deserves training; any other is told at once."""
+        if candidate.confirms is not None:
+            return self._train(candidate)
         limits = self.config.budget.items()
         over = [f"{name} {candidate.costs[name]} > {most:.0f}" for name, most in limits if candidate.costs[name] > most]
         if over:
@@ -250,18 +247,48 @@ class Study:
             self._tell(candidate.told("repeated", twin.accuracy, reason=f"the same network as {twin.number}"))
         elif any(other.architecture.id == candidate.architecture.id for other in self.pending.values()):
             self._tell(candidate.told("repeated", reason="the same network as one in training"))
-        elif len(candidate.rungs) == len(self.rungs):
-            self._tell(candidate.told("trained", candidate.rungs[-1]["accuracy"]))
         else:
-            self.pending[candidate.number] = candidate
-            self.misses = 0
-            return self._job(candidate)
+            return self._train(candidate)
         return None
 
-    def _job(self, candidate: Candidate) -> Job:
-        index, folder = len(candidate.rungs), self.run.candidate_folder(candidate.number)
-        seed = self.config.sampler.seed
-        return Job(candidate.number, candidate.architecture, index, self.rungs[index], seed, folder)
+    def _train(self, candidate: Candidate) -> Job | None:
+        self.pending[candidate.number] = candidate
+        self.misses = 0
+        return self._advance(candidate)
+
+    def _advance(self, candidate: Candidate) -> Job | None:
+        """The candidate's next rung; it is told if there is none, or it does not deserve it."""
+        reached, times = len(candidate.rungs), 0
+        if candidate.confirms is not None:
+            reached, times = len(self.rungs) - 1 + reached, candidate.confirms[1]
+        if reached == len(self.rungs):
+            outcome = "trained" if candidate.confirms is None else "confirmation"
+            self._tell(candidate.told(outcome, candidate.rungs[-1]["accuracy"]))
+            return None
+        if candidate.rungs and candidate.audited_at is None:
+            verdict = self.halving.judge(candidate.number)
+            if not verdict.goes_on and not self._audit(candidate, verdict):
+                self._cut(candidate, verdict)
+                return None
+        seed, folder = self.config.sampler.seed, self.run.candidate_folder(candidate.number)
+        seed += times * self.config.proxy.seeds
+        return Job(candidate.number, candidate.architecture, self.rungs[: reached + 1], seed, folder)
+
+    def _audit(self, candidate: Candidate, verdict: Verdict) -> bool:
+        """Whether a candidate that should be cut goes on all the same, to the top."""
+        rng = random.Random(f"{self.config.sampler.seed}/audit/{candidate.architecture.id}")
+        if rng.random() >= self.config.proxy.audit:
+            return False
+        self._set(candidate.number, "audited_at", verdict.rung + 1)
+        self.pending[candidate.number] = replace(candidate, audited_at=verdict.rung + 1)
+        return True
+
+    def _cut(self, candidate: Candidate, verdict: Verdict) -> None:
+        expected = self.halving.expected(candidate.number)
+        self._set(candidate.number, "expected", expected)
+        accuracy = candidate.rungs[-1]["accuracy"]
+        reason = f"{accuracy:.4f} at rung {verdict.rung + 1}, less than {verdict.floor:.4f}: behind {verdict.leader}"
+        self._tell(candidate.told("cut", expected, reason))
 
     # Telling
 
@@ -275,10 +302,10 @@ class Study:
             return
         candidate.rungs.append(asdict(measurement))
         self._set(job.number, "rungs", candidate.rungs)
-        if len(candidate.rungs) < len(self.rungs):
-            executor.submit(self._job(candidate))
-        else:
-            self._tell(candidate.told("trained", measurement.accuracy))
+        if candidate.confirms is None:
+            self._note(candidate)
+        if further := self._advance(candidate):
+            executor.submit(further)
 
     def _tell(self, told: Told) -> None:
         if told.reason:

@@ -1,0 +1,49 @@
+"""Which candidates are measured again, so that good luck does not choose the front."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from nas.rungs import angle, shortfalls
+
+
+class Confirming:
+    """The accuracies of trained candidates at the top rung, by number, and who needs another one.
+
+    That are, until each was measured `times` again, the members of the front by mean accuracy, and the near misses:
+    those that one standard deviation of a measurement would bring there, the nearest, at most as many as members. The
+    deviation is pooled over all that were measured again; accuracies are compared as angles, see `nas.rungs`.
+    """
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.begun: defaultdict[int, int] = defaultdict(int)
+        self._costs: dict[int, tuple[float, ...]] = {}
+        self._angles: dict[int, list[float]] = {}
+
+    def trained(self, number: int, costs: Sequence[float], accuracy: float) -> None:
+        self._costs[number], self._angles[number] = tuple(costs), [float(angle(accuracy))]
+
+    def measured_again(self, number: int, accuracy: float) -> None:
+        self._angles[number].append(float(angle(accuracy)))
+
+    def next(self) -> int | None:
+        """The candidate to measure again."""
+        if not self.times or not self._angles:
+            return None
+        numbers, means = list(self._angles), np.array([np.mean(angles) for angles in self._angles.values()])
+        behind = shortfalls(list(self._costs.values()), means)
+        members = int((behind == 0).sum())
+        nearest = np.argsort(behind, kind="stable")[: 2 * members]
+        wanted = [numbers[place] for place in nearest if behind[place] <= self._deviation()]
+        wanted = [number for number in wanted if self.begun[number] < self.times]
+        return min(wanted, key=lambda number: (self.begun[number], number), default=None)
+
+    def _deviation(self) -> float:
+        """Of one measurement; 0 before there are two of one candidate."""
+        squares = sum(float(np.var(angles)) * len(angles) for angles in self._angles.values())
+        freedom = sum(len(angles) - 1 for angles in self._angles.values())
+        return float(np.sqrt(squares / freedom)) if freedom else 0.0

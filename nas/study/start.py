@@ -1,0 +1,73 @@
+"""A study file, run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from optuna.exceptions import StorageInternalError
+
+from nas.architecture import Architecture
+from nas.blocks import BLOCKS
+from nas.census import Feasible
+from nas.config import StudyConfig
+from nas.evaluation import DISK, ProxyTraining
+from nas.inputs import InputError, refuse
+from nas.run import Run
+from nas.space import Space
+from nas.study.record import Told
+from nas.study.study import Study
+from nas.training import pick_device
+
+
+def search(
+    study_file: Path | str,
+    folder: Path | str | None = None,
+    overrides: Iterable[str] = (),
+    on_start: Callable[[Study], None] = lambda study: None,
+    on_told: Callable[[Told], None] = lambda told: None,
+) -> tuple[Run, str | None]:
+    """Runs a study file, or goes on with it. Returns its run, and why it stopped before `trials`, if it did.
+
+    `folder` is runs/NAME by default. Nothing is written before everything that the user gave has been checked.
+    Raises InputError for what the user can mend; what was trained until then is on record.
+    """
+    config = StudyConfig.load(study_file, overrides)
+    device = config.device or str(pick_device())
+    evaluator = ProxyTraining(config.data, config.proxy_recipe(str(study_file)), device, config.proxy.seeds)
+    splits = evaluator.splits
+    space = config.load_space(splits.shape[0], len(splits.classes))
+    _check_rungs(config, space, str(study_file))
+    feasible = Feasible(space, config.budget)
+    first = [_first(path, space) for path in config.enqueue]
+    run = Run(Path(folder) if folder else Path("runs") / config.name)
+    try:
+        with run.lock():
+            run = Run.create(run.folder, config)
+            study = Study(run, space, evaluator, on_told, feasible)
+            on_start(study)
+            return run, study.search(first)
+    except (OSError, StorageInternalError) as error:
+        if isinstance(error, OSError) and error.errno not in DISK:
+            raise
+        raise InputError(f"{run.folder}: cannot go on: {error}; nothing is lost, run it again then") from error
+
+
+def _first(path: str, space: Space) -> Architecture:
+    architecture = Architecture.load(path)
+    try:
+        space.encode(architecture)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return architecture
+
+
+def _check_rungs(config: StudyConfig, space: Space, where: str) -> None:
+    """Raises InputError if rungs have a resolution that the weights of a block of the space do not fit."""
+    settings = [alternative.settings["block"] for row in space.rows for alternative in row.alternatives]
+    blocks = sorted({str(name) for setting in settings for name in setting.values})
+    bound = [name for name in blocks if BLOCKS[name].one_resolution]
+    scales = [rung.resolution for rung in config.proxy.rungs]
+    if bound and set(scales) != {1.0}:
+        rule = f"1 in all rungs: the weights of block {bound[0]} in space {space.name} belong to one resolution"
+        raise refuse(f"{where}: proxy.rungs: resolution", scales, rule)
