@@ -452,15 +452,9 @@ def test_a_search_goes_on_with_more_trials(here: Path) -> None:
 
 
 COLUMNS = [
-    "number",
-    "id",
-    "accuracy",
-    "accuracy_std measurements",
+    *"number id accuracy accuracy_std measurements".split(),
     *nas.costs.COSTS,
-    "epochs",
-    "seconds",
-    "stages",
-    "knee",
+    *"epochs seconds stages knee".split(),
 ]
 
 

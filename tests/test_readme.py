@@ -38,8 +38,14 @@ def test_the_study_snippet_is_a_study() -> None:
     assert (ROOT / "studies" / study.space).is_file()
 
 
+def test_the_rungs_snippet_goes_into_a_study() -> None:
+    study, rungs = yaml.safe_load(SNIPPETS[0]), yaml.safe_load(SNIPPETS[1])
+    proxy = StudyConfig.of(study | rungs, "README").proxy
+    assert [rung.epochs for rung in proxy.ladder()] == [1, 3, 9] and proxy.keep < 1
+
+
 def test_the_space_snippet_is_a_space() -> None:
-    space = Space.from_dict(yaml.safe_load(SNIPPETS[1]), "README")
+    space = Space.from_dict(yaml.safe_load(SNIPPETS[2]), "README")
     assert space.size > 1000
     assert set(space.shared) == {"width", "resolution", "groups", "defaults.activation"}
 
