@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import sys
 from typing import Any, NoReturn
@@ -53,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         "nas COMMAND --help says more.",
     )
     commands = root.add_subparsers(title="commands", dest="COMMAND", required=True)
-    for add in (_add_space, _add_search, _add_front, _add_retrain, _add_bench):
+    for add in (_add_space, _add_search, _add_front, _add_compare, _add_retrain, _add_bench):
         add(commands)
     return root
 
@@ -91,6 +93,8 @@ where it was."""
     parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME)")
     parser.add_argument("--trials", type=_positive, metavar="N", help="candidates to train in all")
     parser.add_argument("--workers", type=_positive, metavar="N", help="candidates trained at a time, in processes")
+    rule = "begin no new candidate after so many hours; then the front is measured again"
+    parser.add_argument("--hours", type=_hours, default=math.inf, metavar="H", help=rule)
     _add_data_root(parser)
     rule = "another value than the study's, by its key path (sampler.seed=1); may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=rule)
@@ -108,6 +112,18 @@ Works while the search is running, too."""
     parser.add_argument("--pick", metavar="WHICH", help="one network in full: knee, best (accuracy) or an id")
     parser.add_argument("--csv", metavar="FILE", help="write the table there")
     parser.add_argument("--plot", metavar="FILE", help="write the picture there (.png, .svg, .pdf)")
+    _add_json(parser)
+
+
+def _add_compare(commands: Any) -> None:
+    summary = "fronts and hypervolumes of several runs, side by side"
+    text = """\
+Hypervolumes are shares of that of all runs together, measured from the worst
+trained candidate. A candidate counts as it was first measured at the last rung,
+from when it was; the last column is of the front as it was measured again."""
+    parser = _add(commands, "compare", summary, text, "nas compare runs/a runs/b --plot compare.svg")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs with the same objectives")
+    parser.add_argument("--plot", metavar="FILE", help="write hypervolume against time there (.png, .svg, .pdf)")
     _add_json(parser)
 
 
@@ -183,6 +199,13 @@ def _whole(text: str, least: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= least):
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number from {least} to 999999999")
     return int(text)
+
+
+def _hours(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number of hours above 0")
 
 
 def _weights(text: str) -> str:

@@ -65,7 +65,9 @@ def _search(options: argparse.Namespace) -> None:
     given = {"trials": options.trials, "workers": options.workers, "data.root": options.data_root}
     overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
     with SearchWatch() as watch:
-        run, exhausted = search(options.study, options.run, [*overrides, *options.set], watch.start, watch.told)
+        run, exhausted = search(
+            options.study, options.run, [*overrides, *options.set], watch.start, watch.told, options.hours
+        )
     if exhausted:
         complain(exhausted)
     table = save_tables(run)
@@ -217,8 +219,29 @@ def _bench(options: argparse.Namespace) -> None:
         print(bench_text(facts))
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from nas.report import compare_runs, compare_text, plot_compare
+    from nas.run import Run
+
+    _check_file("--plot", options.plot)
+    facts = compare_runs([Run.open(folder) for folder in dict.fromkeys(options.runs)])
+    if options.plot:
+        _write("--plot", options.plot, lambda path: plot_compare(facts, path))
+    if options.json:
+        _print_json(facts)
+    else:
+        print(compare_text(facts))
+
+
 def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 
 
-COMMANDS = {"space": _space, "search": _search, "front": _front, "retrain": _retrain, "bench": _bench}
+COMMANDS = {
+    "space": _space,
+    "search": _search,
+    "front": _front,
+    "compare": _compare,
+    "retrain": _retrain,
+    "bench": _bench,
+}

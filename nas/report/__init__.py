@@ -1,6 +1,7 @@
 """Views of a run: tables, pictures, progress; rebuilt from its storage at any time."""
 
 from nas.report.bench import bench_text, plot_bench
+from nas.report.compare import compare_runs, compare_text, plot_compare
 from nas.report.describe import describe_space
 from nas.report.plot import FORMATS, plot_front
 from nas.report.progress import SearchWatch, TrainingWatch
@@ -13,12 +14,15 @@ __all__ = [
     "SearchWatch",
     "TrainingWatch",
     "bench_text",
+    "compare_runs",
+    "compare_text",
     "describe_space",
     "front_csv",
     "front_records",
     "front_text",
     "front_view",
     "plot_bench",
+    "plot_compare",
     "plot_front",
     "receipt_text",
     "save_tables",

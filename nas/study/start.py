@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -26,10 +27,12 @@ def search(
     overrides: Iterable[str] = (),
     on_start: Callable[[Study], None] = lambda study: None,
     on_told: Callable[[Told], None] = lambda told: None,
+    hours: float = math.inf,
 ) -> tuple[Run, str | None]:
     """Runs a study file, or goes on with it. Returns its run, and why it stopped before `trials`, if it did.
 
-    `folder` is runs/NAME by default. Nothing is written before everything that the user gave has been checked.
+    `folder` is runs/NAME by default; no new candidate is begun after so many `hours`. Nothing is written before
+    everything that the user gave has been checked.
     Raises InputError for what the user can mend; what was trained until then is on record.
     """
     config = StudyConfig.load(study_file, overrides)
@@ -46,7 +49,7 @@ def search(
             run = Run.create(run.folder, config)
             study = Study(run, space, evaluator, on_told, feasible)
             on_start(study)
-            return run, study.search(first)
+            return run, study.search(first, hours)
     except (OSError, StorageInternalError) as error:
         if isinstance(error, OSError) and error.errno not in DISK:
             raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
@@ -75,16 +77,18 @@ class Study:
         self.queued = 0  # enqueued and not yet asked for: 0 or 1
         self.pending: dict[int, Candidate] = {}  # by number: in training, or left by a stopped driver
         self.left: list[Job] = []
+        self.deadline = self.hours = math.inf
         self.exhausted: str | None = None
 
-    def search(self, first: Iterable[Architecture] = ()) -> str | None:
+    def search(self, first: Iterable[Architecture] = (), hours: float = math.inf) -> str | None:
         """Trains candidates until there are `trials` of them, `first` first, and those on the front and near it again.
 
-        Returns why it stopped earlier, if so.
+        After so many hours no new candidate is begun. Returns why it stopped before `trials`, if so.
 
         Raises InputError if candidates fail one after the other, or for a reason that is not theirs.
         """
         self._take_up(first)
+        self.deadline, self.hours = time.monotonic() + 3600 * hours, hours
         workers = min(self.config.workers, self.config.trials)
         with EXECUTORS["serial" if workers == 1 else "processes"](self.evaluator, workers) as executor:
             while True:
@@ -98,7 +102,12 @@ class Study:
         if self.left:
             return self.left.pop(0)
         candidates = sum(candidate.confirms is None for candidate in self.pending.values())
-        missing = self.exhausted is None and self.trained + candidates < self.config.trials
+        missing = self.trained + candidates < self.config.trials
+        if missing and time.monotonic() > self.deadline:
+            self.exhausted = (
+                f"stopped at {self.trained} of {self.config.trials} candidates: {self.hours:g} hours are over"
+            )
+        missing = missing and self.exhausted is None
         if missing and (job := self._propose()):
             return job
         return None if candidates else self._confirm()
