@@ -17,10 +17,10 @@ LAYERS = (
     ("rows", "network", "augment", "surrogate"),
     ("space", "training", "trace", "weights"),
     ("costs", "samplers"),
-    ("census", "evaluation", "bench"),
+    ("census", "evaluation", "bench", "scores"),
     ("config", "executors", "tables"),
     ("run",),
-    ("study", "retrain"),
+    ("study", "retrain", "trust"),
     ("report",),
     ("cli",),
 )
