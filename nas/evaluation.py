@@ -117,13 +117,15 @@ def _checked(measurement: Measurement) -> Measurement:
 class ProxyTraining(Evaluator):
     """Short training, scored on the validation split. Candidates of a study share the recipe and the images.
 
-    Each is trained from `seeds` seeds, the job's and those that follow it, for weights, order and augmentation.
+    Each is trained from `seeds` seeds, the job's and those that follow it, for weights, order and augmentation, and
+    validated after every `every` epochs, by default at the end of a job alone.
     """
 
     data: DataConfig
     recipe: Recipe
     device: str = "cpu"
     seeds: int = 1
+    every: int | None = None
 
     @cached_property
     def splits(self) -> Splits:
@@ -174,7 +176,7 @@ class ProxyTraining(Evaluator):
             device=self.device,
             checkpoint=checkpoint,
             until=job.rung.epochs,
-            every=job.rung.epochs,
+            every=self.every or job.rung.epochs,
         )
 
     def _stage(self, rung: Rung, architecture: Architecture) -> Stage:

@@ -253,7 +253,7 @@ DATA = [
 # Words
 
 WORDS = [
-    case("", "arguments are required: COMMAND", "{space,search,front,retrain,bench}"),
+    case("", "arguments are required: COMMAND", "{space,search,front,retrain,bench,trust}"),
     case("train", "COMMAND: invalid choice: 'train'", "choose from", "retrain"),
     case("space tiny.yaml --colour", "'--colour' is not known here", "[--budget COST=LIMIT]", "nas space --help"),
     case("search study.yaml --trial 3", "'--trial' is not known here", "[--trials N]"),
@@ -277,6 +277,33 @@ WORDS = [
     case("search study.yaml --set name.x=1", "--set name.x=1: name is 'made', but must be a mapping"),
     case("search study.yaml --run study.yaml", "--run is 'study.yaml', but must be a folder"),
     case("search study.yaml --run study.yaml/x", "study.yaml/x: cannot be written: Not a directory"),
+]
+
+# How far to trust a proxy
+
+TRUST = [
+    case("trust nowhere.yaml", "nowhere.yaml: cannot be read"),
+    case("trust", "required: STUDY", "usage: nas trust"),
+    case("trust study.yaml --trials 3", "'--trials' is not known here", "[--candidates N]"),
+    *(
+        case(f"trust study.yaml --candidates {text}", f"--candidates is '{text}'", "must be a whole number from 4")
+        for text in ("3", "-4", "many")
+    ),
+    *(
+        case(f"trust study.yaml --tau {text}", f"--tau is '{text}', but must be a number from -1 to less than 1")
+        for text in ("1", "-1.5", "nan", "high")
+    ),
+    case("trust study.yaml --epochs 0", "--epochs is '0'", FROM_1),
+    case("trust study.yaml --epochs 1", "--epochs is 1, but must be more than the 1 of the study's short training"),
+    case("trust study.yaml", "--epochs is 1, but must be more than the 1"),
+    case("trust study.yaml", "--epochs is missing: study made has no retrain", study=changed(STUDY, retrain=...)),
+    case("trust study.yaml --epochs 2 --candidates 121", "--candidates is 121, but must be at most 120, the distinct"),
+    case("trust study.yaml --epochs 2 --run run", "run: is the run of a search; choose another folder with --run"),
+    case("trust study.yaml --epochs 2 --run study.yaml", "--run is 'study.yaml', but must be a folder"),
+    case("trust study.yaml --set trials", "--set is 'trials', but must be KEY.PATH=VALUE"),
+    case("trust study.yaml --data-root ''", "--data-root is '', but must be the path of a folder"),
+    case("trust study.yaml --epochs 2", "budget: params 10 leaves", study=changed(STUDY, budget={"params": 10})),
+    case("trust study.yaml --epochs 2 --set device=gpu", "study.yaml: device is 'gpu', but must be a device of this"),
 ]
 
 # Runs; the folder `run` has a finished search.
@@ -349,7 +376,7 @@ def here(
     return tmp_path
 
 
-@pytest.mark.parametrize("wrong", [*SPACES, *STUDIES, *DATA, *WORDS, *RUNS])
+@pytest.mark.parametrize("wrong", [*SPACES, *STUDIES, *DATA, *WORDS, *TRUST, *RUNS])
 def test_a_mistake_is_one_line_that_says_where_what_and_the_rule(wrong: Case, here: Path) -> None:
     write(here, **wrong.files)
     before = snapshot(here / "run")
@@ -516,7 +543,7 @@ def test_space_says_what_fits(here: Path) -> None:
 # Help, and leaving
 
 
-@pytest.mark.parametrize("command", ["space", "search", "front", "retrain"])
+@pytest.mark.parametrize("command", ["space", "search", "front", "retrain", "trust"])
 def test_help_of_a_command(command: str) -> None:
     text = called(f"{command} --help")
     assert text.status == 0 and text.err == ""
@@ -529,7 +556,7 @@ def test_help_is_quick_and_light() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     results = [started("--help") for _ in range(3)]
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert all(command in results[0].stdout for command in ("space", "search", "front", "retrain"))
+    assert all(command in results[0].stdout for command in ("space", "search", "front", "retrain", "trust"))
     # Processor time, the mean of three: the wall belongs to whatever else the machine does.
     assert (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 3 < 0.5
     script = "import sys, nas.cli; nas.cli._parser().format_help(); print(*sys.modules)"
@@ -557,6 +584,7 @@ GOES_ON = "nothing is lost, this goes on with it"
             "nas: stopped; nothing is lost, this goes on with it: nas search 'a b.yaml'",
         ),
         ("retrain run", "nas.retrain.retrain", "nas: stopped; nothing is lost, this goes on with it: nas retrain run"),
+        ("trust a.yaml", "nas.trust.trust", "nas: stopped; nothing is lost, this goes on with it: nas trust a.yaml"),
     ],
 )
 def test_ctrl_c(command: str, function: str, line: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

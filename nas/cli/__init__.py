@@ -11,7 +11,7 @@ from nas.cli.arguments import complain
 from nas.cli.arguments import make_parser as _parser
 from nas.cli.commands import COMMANDS
 
-_GO_ON = {"search", "retrain"}
+_GO_ON = {"search", "retrain", "trust"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         "nas COMMAND --help says more.",
     )
     commands = root.add_subparsers(title="commands", dest="COMMAND", required=True)
-    for add in (_add_space, _add_search, _add_front, _add_compare, _add_retrain, _add_bench):
+    for add in (_add_space, _add_search, _add_front, _add_compare, _add_retrain, _add_bench, _add_trust):
         add(commands)
     return root
 
@@ -92,12 +92,9 @@ where it was."""
     parser.add_argument("study", metavar="STUDY", help="a study (YAML)")
     parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME)")
     parser.add_argument("--trials", type=_positive, metavar="N", help="candidates to train in all")
-    parser.add_argument("--workers", type=_positive, metavar="N", help="candidates trained at a time, in processes")
     rule = "begin no new candidate after so many hours; then the front is measured again"
     parser.add_argument("--hours", type=_hours, default=math.inf, metavar="H", help=rule)
-    _add_data_root(parser)
-    rule = "another value than the study's, by its key path (sampler.seed=1); may be repeated"
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=rule)
+    _add_changes(parser)
     _add_json(parser)
 
 
@@ -173,6 +170,36 @@ the first seed and counts with the mean; seeing it again is free."""
     _add_json(parser)
 
 
+def _add_trust(commands: Any) -> None:
+    summary = "what a study's short training is worth: which epochs rank like a long training"
+    text = """\
+Trains a spread of candidates within the budget by the study's short training,
+validated after every epoch, and long, by the recipe of its `retrain` section.
+How alike they rank (Kendall's tau, 95 % intervals) stands beside the seconds, and
+beside scores that need no training. The test set is never read. Stop it at any
+time: the same command goes on where it was."""
+    example = "nas trust studies/quickstart.yaml --candidates 24 --epochs 30"
+    parser = _add(commands, "trust", summary, text, example)
+    parser.add_argument("study", metavar="STUDY", help="a study (YAML)")
+    parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME-trust)")
+    rule = "to train, spread evenly over the main cost (default 16)"
+    parser.add_argument("--candidates", type=_candidates, default=16, metavar="N", help=rule)
+    rule = "of the long training (default: those of the study's retrain section)"
+    parser.add_argument("--epochs", type=_positive, metavar="N", help=rule)
+    rule = "a rung is trusted if its interval lies above it (default 0.5)"
+    parser.add_argument("--tau", type=_tau, default=0.5, metavar="TAU", help=rule)
+    _add_changes(parser)
+    _add_json(parser)
+
+
+def _add_changes(parser: argparse.ArgumentParser) -> None:
+    """What may be other than in the study file."""
+    parser.add_argument("--workers", type=_positive, metavar="N", help="candidates trained at a time, in processes")
+    _add_data_root(parser)
+    rule = "another value than the study's, by its key path (sampler.seed=1); may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=rule)
+
+
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a run, such as runs/quickstart")
 
@@ -193,6 +220,20 @@ def _positive(text: str) -> int:
 
 def _natural(text: str) -> int:
     return _whole(text, 0)
+
+
+def _candidates(text: str) -> int:
+    return _whole(text, 4)
+
+
+def _tau(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number from -1 to less than 1")
+    return value
 
 
 def _whole(text: str, least: int) -> int:

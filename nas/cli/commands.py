@@ -55,19 +55,14 @@ def _budget(items: list[str], costs: Iterable[str] | None = None) -> dict[str, f
 def _search(options: argparse.Namespace) -> None:
     import optuna
 
-    from nas.inputs import refuse
     from nas.report import SearchWatch, front_records, save_tables
     from nas.study import search
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if options.run and os.path.exists(options.run) and not os.path.isdir(options.run):
-        raise refuse("--run", options.run, "a folder")
-    given = {"trials": options.trials, "workers": options.workers, "data.root": options.data_root}
-    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
+    _check_run(options.run)
+    overrides = _overrides(options, {"trials": options.trials})
     with SearchWatch() as watch:
-        run, exhausted = search(
-            options.study, options.run, [*overrides, *options.set], watch.start, watch.told, options.hours
-        )
+        run, exhausted = search(options.study, options.run, overrides, watch.start, watch.told, options.hours)
     if exhausted:
         complain(exhausted)
     table = save_tables(run)
@@ -76,6 +71,20 @@ def _search(options: argparse.Namespace) -> None:
         return
     _print_front(run, run.trials(), table)
     print(f"tables and picture: {run.folder}/trials.parquet, front.parquet, front.csv, front.png, receipt.json")
+
+
+def _check_run(folder: str | None) -> None:
+    from nas.inputs import refuse
+
+    if folder and os.path.exists(folder) and not os.path.isdir(folder):
+        raise refuse("--run", folder, "a folder")
+
+
+def _overrides(options: argparse.Namespace, more: dict[str, Any]) -> list[str]:
+    """What the options say instead of the study file, those of --set last."""
+    given = {**more, "workers": options.workers, "data.root": options.data_root}
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
+    return [*overrides, *options.set]
 
 
 def _front(options: argparse.Namespace) -> None:
@@ -233,6 +242,30 @@ def _compare(options: argparse.Namespace) -> None:
         print(compare_text(facts))
 
 
+def _trust(options: argparse.Namespace) -> None:
+    from nas.report import TrustWatch, save_trust, trust_text
+    from nas.trust import trust
+
+    _check_run(options.run)
+    with TrustWatch() as watch:
+        found = trust(
+            options.study,
+            options.run,
+            _overrides(options, {}),
+            candidates=options.candidates,
+            epochs=options.epochs,
+            tau=options.tau,
+            on_start=watch.start,
+            on_step=watch.step,
+        )
+    save_trust(found)
+    if options.json:
+        _print_json(found.facts)
+    else:
+        print(trust_text(found.facts))
+        print(f"\ntables and picture: {found.folder}/trust.csv, candidates.csv, trust.png")
+
+
 def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 
@@ -244,4 +277,5 @@ COMMANDS = {
     "compare": _compare,
     "retrain": _retrain,
     "bench": _bench,
+    "trust": _trust,
 }

@@ -12,6 +12,7 @@ from rich.progress import TextColumn as Text
 
 from nas.study import Study, Told
 from nas.training import Epoch
+from nas.trust import Experiment, Step
 
 BAR_WIDTH = 12
 SEPARATOR = " | "
@@ -125,6 +126,33 @@ class TrainingWatch(_Watch):
         self.show(epoch.epoch, self.epochs, notes)
         if not self.live:
             self.line(f"epoch {epoch.epoch}/{self.epochs}: {SEPARATOR.join(notes)}")
+
+
+class TrustWatch(_Watch):
+    """The last accuracy, and time left by the epochs that are left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers = 1
+        self.seconds = self.epochs = 0.0
+
+    def start(self, experiment: Experiment) -> None:
+        self.workers = experiment.workers
+        count, done = len(experiment.members), experiment.done
+        before = f", {done} of {2 * count} before" if done else ""
+        self.line(f"{count} candidates, each trained short and long{before}; results in {experiment.folder}")
+
+    def step(self, step: Step) -> None:
+        found = step.measurement
+        self.seconds, self.epochs = self.seconds + found.seconds, self.epochs + found.epochs
+        result = f"accuracy {found.accuracy:.4f}" if found.failure is None else f"failed: {found.failure}"
+        notes = [f"{step.kind} {step.id}: {result}"]
+        if self.epochs:
+            each = self.seconds / self.epochs
+            notes += [f"{each:.2g} s an epoch, {duration(each * step.epochs_left / self.workers)} left"]
+        self.show(step.done, step.total, notes)
+        if found.failure is not None or not self.live:
+            self.line(f"{step.done}/{step.total} {SEPARATOR.join(notes)}")
 
 
 def duration(seconds: float) -> str:

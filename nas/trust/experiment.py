@@ -1,0 +1,209 @@
+"""The experiment: candidates trained short and long, and scored without training. What is on file is not done again."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.architecture import Architecture
+from nas.augment import Batches
+from nas.costs import costs
+from nas.evaluation import Job, Measurement, ProxyTraining, Rung
+from nas.executors import EXECUTORS
+from nas.files import sweep, write_json
+from nas.inputs import InputError
+from nas.network import build
+from nas.scores import SCORES, score
+from nas.training import Normalisation
+from nas.trust.ranking import Candidate
+
+KINDS = ("short", "long")
+LEAST = 4
+"""Candidates that are needed: fewer have no order to speak of."""
+IMAGES = 32
+"""A batch for the zero-cost scores: fewer than an image of 8 x 8 has pixels, see `jacobian_covariance`."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of the two: how, up to which rung, from which seed."""
+
+    evaluator: ProxyTraining
+    rung: Rung
+    seed: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training that has ended, one of KINDS; `done` of `total` have. `epochs_left` are those of all the others."""
+
+    id: str
+    kind: str
+    measurement: Measurement
+    done: int
+    total: int
+    epochs_left: int
+
+
+class Experiment:
+    """In a folder: settings.json, and a file for each candidate in short/, long/ and scores/. Belongs under a lock."""
+
+    def __init__(
+        self,
+        folder: Path,
+        members: Sequence[Architecture],
+        trainings: dict[str, Training],
+        workers: int,
+        on_step: Callable[[Step], None],
+    ) -> None:
+        self.folder, self.members, self.trainings = folder, members, trainings
+        self.workers, self.on_step = workers, on_step
+        self.found: dict[str, dict[str, Measurement]] = {kind: {} for kind in KINDS}
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Reads what is on file, or writes settings.json.
+
+        Raises InputError if the folder was begun with other settings, or a file is damaged.
+        """
+        file = self.folder / "settings.json"
+        if not file.exists():
+            write_json(file, settings)
+        before = _read(file)
+        for key, now in json.loads(json.dumps(settings)).items():
+            if (there := before.get(key)) != now:
+                which = f"other settings: {key} is {json.dumps(there)} there and {json.dumps(now)} now"
+                other = "another space" if key == "space" else which
+                raise InputError(f"{self.folder}: was begun with {other}; choose another folder with --run")
+        sweep(self.folder)
+        for kind in KINDS:
+            for job in self._waiting(kind):
+                if (record := self._file(kind, job.architecture)).exists():
+                    self.found[kind][job.architecture.id] = _measurement(record)
+
+    @property
+    def done(self) -> int:
+        return sum(len(found) for found in self.found.values())
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why, by id."""
+        both = [item for found in self.found.values() for item in found.items()]
+        return {id_: measurement.failure for id_, measurement in both if measurement.failure is not None}
+
+    def run(self) -> list[Candidate]:
+        """Trains and scores what is not on file; the candidates that did not fail.
+
+        Raises InputError if fewer than LEAST are left.
+        """
+        self._check_left()
+        for kind in KINDS:
+            self._train(kind)
+        return [self._candidate(member) for member in self.members if member.id not in self.failed]
+
+    def _waiting(self, kind: str) -> list[Job]:
+        """The trainings that have not ended, those that run among them."""
+        training, over = self.trainings[kind], self.failed.keys() | self.found[kind]
+        return [
+            Job(number, member, 0, training.rung, training.seed, self.folder / kind / member.id)
+            for number, member in enumerate(self.members)
+            if member.id not in over
+        ]
+
+    def _train(self, kind: str) -> None:
+        jobs = self._waiting(kind)
+        workers = min(self.workers, len(jobs))
+        name = "serial" if workers <= 1 else "processes"
+        with EXECUTORS[name](self.trainings[kind].evaluator, workers) as executor:
+            for job in jobs[: executor.workers]:
+                executor.submit(job)
+            queue = iter(jobs[executor.workers :])
+            for _ in jobs:
+                self._keep(kind, *executor.wait())
+                if following := next(queue, None):
+                    executor.submit(following)
+
+    def _keep(self, kind: str, job: Job, measurement: Measurement) -> None:
+        write_json(self._file(kind, job.architecture), asdict(measurement))
+        self.found[kind][job.architecture.id] = measurement
+        if measurement.failure is None:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        waiting = [job for each in KINDS for job in self._waiting(each)]
+        left = sum(job.rung.epochs for job in waiting)
+        self.on_step(Step(job.architecture.id, kind, measurement, self.done, self.done + len(waiting), left))
+        self._check_left()
+
+    def _check_left(self) -> None:
+        left = len(self.members) - len(self.failed)
+        if left < LEAST:
+            reason = list(self.failed.values())[-1]
+            failed = f"{len(self.failed)} of {len(self.members)} candidates failed, the last: {reason}"
+            raise InputError(f"{self.folder}: {failed}; {left} are left, but there must be {LEAST}")
+
+    def _candidate(self, member: Architecture) -> Candidate:
+        short, long = (self.found[kind][member.id] for kind in KINDS)
+        assert long.accuracy is not None
+        epochs = range(1, short.epochs + 1)
+        by_epoch = [[row for row in short.curve if row["epoch"] == epoch] for epoch in epochs]
+        return Candidate(
+            id=member.id,
+            costs=costs(member),
+            accuracies=[fmean(row["validation_accuracy"] for row in rows) for rows in by_epoch],
+            seconds=list(accumulate(sum(row["seconds"] for row in rows) for rows in by_epoch)),
+            long_accuracy=long.accuracy,
+            long_seconds=sum(row["seconds"] for row in long.curve),
+            scores=self._scores(member),
+        )
+
+    def _scores(self, member: Architecture) -> dict[str, tuple[float | None, float]]:
+        file = self._file("scores", member)
+        if not file.exists():
+            write_json(file, self._scored(member))
+        return {name: (value, seconds) for name, (value, seconds) in _read(file).items()}
+
+    def _scored(self, member: Architecture) -> dict[str, tuple[float | None, float]]:
+        """Of the weights that the short training starts from; the seconds are without making them."""
+        seed, batch = self.trainings["short"].seed, self._batch(member.resolution)
+        network, scores = build(member, seed), {}
+        for name in SCORES:
+            start = time.perf_counter()
+            value = score(name, network, batch, seed)
+            scores[name] = (None if math.isnan(value) else value, time.perf_counter() - start)
+        return scores
+
+    def _batch(self, resolution: int) -> Tensor:
+        """Training images, the same for all candidates: (IMAGES, channels, resolution, resolution)."""
+        training = self.trainings["short"]
+        splits, count = training.evaluator.splits, min(IMAGES, len(training.evaluator.splits.train))
+        images = splits.train.take(np.random.default_rng(training.seed).permutation(len(splits.train))[:count])
+        device, normalisation = torch.device(training.evaluator.device), Normalisation(splits.mean, splits.std)
+        return Batches(images.pixels, images.labels, normalisation, resolution, device).plain(0, count)[0]
+
+    def _file(self, folder: str, member: Architecture) -> Path:
+        return self.folder / folder / f"{member.id}.json"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return {**data}
+    except (ValueError, TypeError):
+        raise InputError(f"{file}: is damaged; delete it to have it made again") from None
+
+
+def _measurement(file: Path) -> Measurement:
+    try:
+        return Measurement(**_read(file))
+    except TypeError:
+        raise InputError(f"{file}: is damaged; delete it to have it made again") from None
