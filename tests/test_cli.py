@@ -285,10 +285,8 @@ TRUST = [
     case("trust nowhere.yaml", "nowhere.yaml: cannot be read"),
     case("trust", "required: STUDY", "usage: nas trust"),
     case("trust study.yaml --trials 3", "'--trials' is not known here", "[--candidates N]"),
-    *(
-        case(f"trust study.yaml --candidates {text}", f"--candidates is '{text}'", "must be a whole number from 4")
-        for text in ("3", "-4", "many")
-    ),
+    *(case(f"trust study.yaml --candidates {text}", f"--candidates is '{text}'", FROM_1) for text in ("-4", "many")),
+    case("trust study.yaml --candidates 3", "--candidates is 3, but must be at least 4"),
     *(
         case(f"trust study.yaml --tau {text}", f"--tau is '{text}', but must be a number from -1 to less than 1")
         for text in ("1", "-1.5", "nan", "high")

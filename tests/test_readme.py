@@ -30,7 +30,14 @@ def test_commands_parse_and_name_files_that_exist(command: str) -> None:
 
 
 def test_there_are_commands() -> None:
-    assert {shlex.split(command)[1] for command in COMMANDS} == {"space", "search", "front", "retrain", "bench"}
+    assert {shlex.split(command)[1] for command in COMMANDS} == {
+        "space",
+        "search",
+        "front",
+        "retrain",
+        "bench",
+        "trust",
+    }
 
 
 def test_the_study_snippet_is_a_study() -> None:

@@ -21,10 +21,12 @@ from rich.console import Console
 from nas.architecture import Architecture, Stage
 from nas.config import StudyConfig
 from nas.costs import COSTS, costs
+from nas.evaluation import Measurement
 from nas.report import (
     FORMATS,
     SearchWatch,
     TrainingWatch,
+    TrustWatch,
     describe_space,
     front_csv,
     front_records,
@@ -43,6 +45,7 @@ from nas.space import Space
 from nas.study import Told
 from nas.tables import front_table
 from nas.training import Epoch
+from nas.trust import Step
 
 SPACE = Space.from_dict(
     {
@@ -536,6 +539,29 @@ def test_a_training_in_a_terminal(screen: io.StringIO) -> None:
         watch.epoch(EPOCH)
     last = screen.getvalue().rpartition("\x1b[2K")[2]
     assert "2/4" in last and "loss 1.250, accuracy 0.5000 | 30 s each, 60 s left" in last
+
+
+@pytest.mark.parametrize("screen", [False], indirect=True)
+def test_trainings_of_two_kinds_line_by_line(screen: io.StringIO) -> None:
+    folder = SimpleNamespace(members=[0] * 4, done=1, workers=2, folder="runs/made-trust")
+    found = Measurement(accuracy=0.5, epochs=8, seconds=4.0)
+    with TrustWatch() as watch:
+        watch.start(folder)  # type: ignore[arg-type]
+        watch.step(Step("abc", "short", found, 2, 8, 400))
+        watch.step(Step("def", "long", Measurement(failure="diverged: at lr 9", seconds=0.0), 3, 8, 100))
+    assert screen.getvalue().splitlines() == [
+        "4 candidates, each trained short and long, 1 of 8 before; results in runs/made-trust",
+        "2/8 short abc: accuracy 0.5000 | 0.5 s an epoch, 2 min left",
+        "3/8 long def: failed: diverged: at lr 9 | 0.5 s an epoch, 25 s left",
+    ]
+
+
+@pytest.mark.parametrize("screen", [True], indirect=True)
+def test_trainings_of_two_kinds_in_a_terminal(screen: io.StringIO) -> None:
+    with TrustWatch() as watch:
+        watch.step(Step("abc", "short", Measurement(accuracy=0.5, epochs=8, seconds=4.0), 2, 8, 40))
+    last = screen.getvalue().rpartition("\x1b[2K")[2]
+    assert "2/8" in last and "short abc: accuracy 0.5000" in last
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,22 @@ from nas.cli import main
 from nas.costs import costs
 from nas.evaluation import Job, Measurement, ProxyTraining
 from nas.inputs import InputError, parse_yaml
-from nas.report import trust_text
+from nas.report import plot_trust, trust_text
 from nas.scores import SCORES
 from nas.space import Space
 from nas.training import Diverged, _Run
 from nas.trust import Candidate, Step, trust
 from nas.trust.candidates import evenly, spread
 from nas.trust.ranking import RESAMPLES, interval, ladder, rank, rankings, tau_b, verdict
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick() -> Iterator[None]:
+    """Processes are killed here, not machines: what is written need not reach the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
 
 # Arithmetic
 
@@ -144,6 +155,13 @@ def test_the_verdict_is_the_shortest_rung_whose_interval_lies_above() -> None:
 def test_where_no_rung_is_trusted_it_says_what_to_try(curve: list[float], says: str) -> None:
     facts = verdict(measured([[x] for x in curve], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), 0.8, seed=0)
     assert facts["trusted"] is facts["recommended"] is None and says in facts["advice"]
+
+
+@pytest.mark.parametrize("curve", [[0.3] * 6, [1, 2, 3, 4, 6, 5]])
+def test_a_picture_shows_what_is_defined(tmp_path: Path, curve: list[float]) -> None:
+    facts = verdict(measured([[x] for x in curve], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), 0.5, seed=0)
+    plot_trust({"study": "toy", "candidates": 6, "long_epochs": 3, **facts}, tmp_path / "trust.svg")
+    assert (tmp_path / "trust.svg").read_text().startswith("<?xml")
 
 
 # Candidates

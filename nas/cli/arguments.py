@@ -183,7 +183,7 @@ time: the same command goes on where it was."""
     parser.add_argument("study", metavar="STUDY", help="a study (YAML)")
     parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME-trust)")
     rule = "to train, spread evenly over the main cost (default 16)"
-    parser.add_argument("--candidates", type=_candidates, default=16, metavar="N", help=rule)
+    parser.add_argument("--candidates", type=_positive, default=16, metavar="N", help=rule)
     rule = "of the long training (default: those of the study's retrain section)"
     parser.add_argument("--epochs", type=_positive, metavar="N", help=rule)
     rule = "a rung is trusted if its interval lies above it (default 0.5)"
@@ -220,10 +220,6 @@ def _positive(text: str) -> int:
 
 def _natural(text: str) -> int:
     return _whole(text, 0)
-
-
-def _candidates(text: str) -> int:
-    return _whole(text, 4)
 
 
 def _tau(text: str) -> float:

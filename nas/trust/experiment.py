@@ -90,7 +90,7 @@ class Experiment:
         for kind in KINDS:
             for job in self._waiting(kind):
                 if (record := self._file(kind, job.architecture)).exists():
-                    self.found[kind][job.architecture.id] = _measurement(record)
+                    self._note(kind, job, _measurement(record))
 
     @property
     def done(self) -> int:
@@ -136,13 +136,17 @@ class Experiment:
 
     def _keep(self, kind: str, job: Job, measurement: Measurement) -> None:
         write_json(self._file(kind, job.architecture), asdict(measurement))
-        self.found[kind][job.architecture.id] = measurement
-        if measurement.failure is None:
-            shutil.rmtree(job.folder, ignore_errors=True)
+        self._note(kind, job, measurement)
         waiting = [job for each in KINDS for job in self._waiting(each)]
         left = sum(job.rung.epochs for job in waiting)
         self.on_step(Step(job.architecture.id, kind, measurement, self.done, self.done + len(waiting), left))
         self._check_left()
+
+    def _note(self, kind: str, job: Job, measurement: Measurement) -> None:
+        """What is on file needs no checkpoint any more; the traceback of a failure stays."""
+        self.found[kind][job.architecture.id] = measurement
+        if measurement.failure is None:
+            shutil.rmtree(job.folder, ignore_errors=True)
 
     def _check_left(self) -> None:
         left = len(self.members) - len(self.failed)
@@ -168,7 +172,7 @@ class Experiment:
 
     def _scores(self, member: Architecture) -> dict[str, tuple[float | None, float]]:
         file = self._file("scores", member)
-        if not file.exists():
+        if not file.exists() or _read(file).keys() != SCORES.keys():
             write_json(file, self._scored(member))
         return {name: (value, seconds) for name, (value, seconds) in _read(file).items()}
 

@@ -17,7 +17,7 @@ from nas.inputs import InputError, read_yaml, refuse
 from nas.run import locked
 from nas.training import Recipe, pick_device
 from nas.trust.candidates import spread
-from nas.trust.experiment import KINDS, Experiment, Step, Training
+from nas.trust.experiment import KINDS, LEAST, Experiment, Step, Training
 from nas.trust.ranking import Candidate, verdict
 
 
@@ -48,6 +48,8 @@ def trust(
     the validation split. No test image is looked at. `folder` is runs/NAME-trust by default; nothing is written before
     all that the user gave has been checked. Raises InputError for what the user can mend.
     """
+    if candidates < LEAST:
+        raise refuse("--candidates", candidates, f"at least {LEAST}")
     config = StudyConfig.load(study_file, overrides)
     trainings = _trainings(config, _long_recipe(config, epochs))
     splits = trainings["short"].evaluator.splits
@@ -109,8 +111,8 @@ def _settings(config: StudyConfig, trainings: dict[str, Training]) -> dict[str, 
 
 def _main_cost(config: StudyConfig, feasible: Feasible) -> str:
     """The limit that leaves least; without one the first objective that is a cost, or params."""
-    named = [name for name in (feasible.main, *config.budget, *config.objectives) if name not in {None, "accuracy"}]
-    return named[0] or "params" if named else "params"
+    costs_named = (name for name in (*config.budget, *config.objectives) if name != "accuracy")
+    return feasible.main or next(costs_named, "params")
 
 
 def _described(found: list[Candidate], members: list[Architecture], cost: str) -> dict[str, Any]:
