@@ -27,7 +27,9 @@ from scipy.stats import bootstrap, kendalltau
 from nas.census import Feasible
 from nas.cli import main
 from nas.costs import costs
-from nas.evaluation import Job, Measurement, ProxyTraining
+from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining
+from nas.executors import EXECUTORS
+from nas.executors.serial import Serial
 from nas.inputs import InputError, parse_yaml
 from nas.report import plot_trust, trust_text
 from nas.scores import SCORES
@@ -157,10 +159,40 @@ def test_where_no_rung_is_trusted_it_says_what_to_try(curve: list[float], says: 
     assert facts["trusted"] is facts["recommended"] is None and says in facts["advice"]
 
 
+ABOUT = {
+    "study": "toy",
+    "candidates": 6,
+    "cost": "params",
+    "least_cost": 1000,
+    "most_cost": 2000,
+    "failed": [],
+    "least_accuracy": 0.1,
+    "most_accuracy": 0.6,
+    "long_epochs": 3,
+    "long_seconds": 9.0,
+}
+
+
+def test_the_text_ends_with_what_to_do() -> None:
+    long = [0.1 * i for i in range(10)]
+    good, bad = [[x, x] for x in long], [[x, -x] for x in long]
+    texts = [trust_text(ABOUT | verdict(measured(curves, long), 0.5, seed=0)) for curves in (good, bad)]
+    first = "epoch 1 is the first with its interval above 0.5; in the study: proxy: {rungs: [1, 2], ...}"
+    last = "above it without any training: zen"
+    assert texts[0].splitlines()[-3:] == ["", first, last]
+    but = "but that of epoch 2, which a search ends with, is not: more --candidates may tell"
+    assert texts[1].splitlines()[-3:] == [first, but, last]
+    assert texts[0].splitlines()[0] == (
+        "toy: 6 candidates of 1,000 to 2,000 params; 3 epochs (9 s each) lead to accuracies of 0.1000 to 0.6000"
+    )
+    assert texts[0].splitlines()[3].split() == ["epoch", "1", "1.00", "1.00", "to", "1.00", "1.00", "2"]
+    assert texts[0].splitlines()[5].split() == ["params", "-", "-", "to", "-", "-", "0.1"]
+
+
 @pytest.mark.parametrize("curve", [[0.3] * 6, [1, 2, 3, 4, 6, 5]])
 def test_a_picture_shows_what_is_defined(tmp_path: Path, curve: list[float]) -> None:
     facts = verdict(measured([[x] for x in curve], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), 0.5, seed=0)
-    plot_trust({"study": "toy", "candidates": 6, "long_epochs": 3, **facts}, tmp_path / "trust.svg")
+    plot_trust(ABOUT | facts, tmp_path / "trust.svg")
     assert (tmp_path / "trust.svg").read_text().startswith("<?xml")
 
 
@@ -303,10 +335,10 @@ def test_stopped_at_any_epoch_it_goes_on_to_the_same_end(
     ].values.tolist()
 
 
-def test_killed_with_its_workers_it_goes_on(tmp_path: Path) -> None:
+def test_killed_it_goes_on(tmp_path: Path) -> None:
     write_study(tmp_path)
     nas = [str(Path(sys.executable).with_name("nas")), "trust", "study.yaml", "--run", "run", "--candidates", "4"]
-    with subprocess.Popen([*nas, "--workers", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(nas, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("3/8"):
@@ -314,10 +346,31 @@ def test_killed_with_its_workers_it_goes_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     records = {path: path.read_bytes() for path in (tmp_path / "run/short").glob("*.json")}
     assert len(records) >= 3
-    status, out, err = called(tmp_path, "--json")
-    assert status == 0, err
+    found = trust(tmp_path / "study.yaml", tmp_path / "run", candidates=4)
     assert all(path.read_bytes() == content for path, content in records.items())
-    assert json.loads(out)["candidates"] == 4
+    assert len(found.candidates) == 4
+
+
+class Backwards(Serial):
+    """Two workers, of which the second is always done first."""
+
+    def __init__(self, evaluator: Evaluator, workers: int) -> None:
+        super().__init__(evaluator)
+        self.workers = workers
+
+    def wait(self) -> tuple[Job, Measurement]:
+        assert len(self.waiting) <= self.workers == 2
+        self.waiting.reverse()
+        return super().wait()
+
+
+def test_workers_end_in_any_order(finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXECUTORS, "processes", Backwards)
+    steps: list[Step] = []
+    found = trust(write_study(tmp_path), tmp_path / "run", ["workers=2"], candidates=4, on_step=steps.append)
+    expected = accuracies(finished[0])
+    assert [each.id for each in found.candidates] == list(expected["id"]) != [step.id for step in steps[:4]]
+    assert [each.long_accuracy for each in found.candidates] == list(expected["long_accuracy"])
 
 
 @pytest.mark.parametrize(

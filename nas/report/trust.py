@@ -39,12 +39,14 @@ def _number(value: float | None) -> str:
 
 
 def _verdict(facts: dict[str, Any]) -> list[str]:
-    tau, rungs = facts["required_tau"], facts["recommended"]
-    if rungs:
+    tau, rungs, last = facts["required_tau"], facts["recommended"], facts["rungs"][-1]
+    if not rungs:
+        lines = [f"no epoch can be trusted: no interval lies above {tau:g}; {facts['advice']}"]
+    else:
         first = f"epoch {facts['trusted']} is the first with its interval above {tau:g}"
         lines = [f"{first}; in the study: proxy: {{rungs: {rungs}, ...}}"]
-    else:
-        lines = [f"no epoch can be trusted: no interval lies above {tau:g}; {facts['advice']}"]
+        if last["low"] is None or last["low"] <= tau:
+            lines.append(f"but that of {last['name']}, which a search ends with, is not: more --candidates may tell")
     if facts["trusted_scores"]:
         lines.append(f"above it without any training: {', '.join(facts['trusted_scores'])}")
     return lines
