@@ -70,14 +70,14 @@ def tau_b(x: ArrayLike, y: ArrayLike, counts: ArrayLike = 1) -> NDArray[np.float
 
 
 def interval(x: Sequence[float], y: Sequence[float], seed: int) -> tuple[float, float]:
-    """Percentile bootstrap of tau-b over candidates: RESAMPLES draws of n of n, those without a tau left out.
+    """Percentile bootstrap of tau-b over candidates: RESAMPLES draws of n of n; one that ranks nothing counts as 0.
 
     Equal seeds draw the same candidates, so rows of a table are compared on the same draws.
     """
     n = len(x)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(tau_b(x, y, counts), [tail, 1 - tail])
+    low, high = np.quantile(np.nan_to_num(tau_b(x, y, counts)), [tail, 1 - tail])
     return float(low), float(high)
 
 
