@@ -163,7 +163,7 @@ class ProxyTraining(Evaluator):
             return self._train(job, job.seed + index, checkpoint)
 
     def _train(self, job: Job, seed: int, checkpoint: Path) -> list[Epoch]:
-        *before, last = [self._stage(rung, job.architecture) for rung in _changes(job.rungs)]
+        *before, last = [self._stage(rung, job.architecture) for rung in turns(job.rungs)]
         return train(
             build(job.architecture, seed),
             last.images,
@@ -184,6 +184,6 @@ class ProxyTraining(Evaluator):
         return Stage(rung.epochs, self.splits.train.share(rung.share, self.data.seed), resolution)
 
 
-def _changes(rungs: tuple[Rung, ...]) -> list[Rung]:
-    """Of rungs that train alike, one after the other, the last."""
-    return [*(rung for rung, after in pairwise(rungs) if replace(rung, epochs=after.epochs) != after), rungs[-1]]
+def turns(rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
+    """Of rungs that train alike, one after the other, the last: where the images change."""
+    return (*(rung for rung, after in pairwise(rungs) if replace(rung, epochs=after.epochs) != after), rungs[-1])

@@ -272,12 +272,12 @@ class Counted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop: int | None = None) -> None:
         self.epochs, self.stop, epoch = 0, stop, _Run.epoch
 
-        def counted(run: _Run, number: int, held: Any) -> Any:
+        def counted(run: _Run, number: int, validate: bool) -> Any:
             if self.epochs == self.stop:
                 self.stop = None
                 raise KeyboardInterrupt
             self.epochs += 1
-            return epoch(run, number, held)
+            return epoch(run, number, validate)
 
         monkeypatch.setattr(_Run, "epoch", counted)
 

@@ -38,10 +38,10 @@ IMAGES = 32
 
 @dataclass(frozen=True)
 class Training:
-    """One of the two: how, up to which rung, from which seed."""
+    """One of the two: how, up to the last of which rungs, from which seed."""
 
     evaluator: ProxyTraining
-    rung: Rung
+    rungs: tuple[Rung, ...]
     seed: int
 
 
@@ -116,7 +116,7 @@ class Experiment:
         """The trainings that have not ended, those that run among them."""
         training, over = self.trainings[kind], self.failed.keys() | self.found[kind]
         return [
-            Job(number, member, 0, training.rung, training.seed, self.folder / kind / member.id)
+            Job(number, member, training.rungs, training.seed, self.folder / kind / member.id)
             for number, member in enumerate(self.members)
             if member.id not in over
         ]

@@ -12,7 +12,7 @@ from nas.architecture import Architecture
 from nas.census import Feasible
 from nas.config import StudyConfig
 from nas.costs import costs
-from nas.evaluation import ProxyTraining, Rung
+from nas.evaluation import ProxyTraining, Rung, turns
 from nas.inputs import InputError, read_yaml, refuse
 from nas.run import locked
 from nas.training import Recipe, pick_device
@@ -69,7 +69,7 @@ def trust(
         "cost": cost,
         **_described(found, members, cost),
         "failed": [{"id": id_, "reason": reason} for id_, reason in experiment.failed.items()],
-        "long_epochs": trainings["long"].rung.epochs,
+        "long_epochs": trainings["long"].rungs[-1].epochs,
         **verdict(found, tau, config.sampler.seed),
     }
     return Trust(folder, facts, found)
@@ -92,18 +92,19 @@ def _trainings(config: StudyConfig, long: Recipe) -> dict[str, Training]:
     device, seeds, seed = config.device or str(pick_device()), config.proxy.seeds, config.sampler.seed
     short = ProxyTraining(config.data, config.proxy_recipe(), device, seeds, every=1)
     return {
-        "short": Training(short, config.proxy.ladder()[-1], seed),
-        "long": Training(ProxyTraining(config.data, long, device), Rung(long.epochs), seed + seeds),
+        "short": Training(short, turns(config.proxy.ladder()), seed),
+        "long": Training(ProxyTraining(config.data, long, device), (Rung(long.epochs),), seed + seeds),
     }
 
 
 def _settings(config: StudyConfig, trainings: dict[str, Training]) -> dict[str, Any]:
-    """What the measurements depend on, by key path: the study's rungs below the last, for one, are not among it."""
+    """What the measurements depend on, by key path; rungs that train like the next are not among it."""
     fixed = {name: value for name, value in config.fixed().items() if name == "budget" or name.startswith("data.")}
     settings = {"sampler.seed": config.sampler.seed, **fixed, "proxy.seeds": config.proxy.seeds}
     for kind in KINDS:
         training = trainings[kind]
-        settings |= {f"{kind}.{name}": value for name, value in asdict(training.rung).items()}
+        *before, last = map(asdict, training.rungs)
+        settings |= {f"{kind}.{name}": value for name, value in last.items()} | {f"{kind}.before": before}
         recipe = training.evaluator.recipe.model_dump(mode="json", exclude={"epochs"})
         settings |= {f"{kind}.recipe.{name}": value for name, value in recipe.items()}
     return {**settings, "space": read_yaml(config.space)}
