@@ -65,13 +65,13 @@ class Halving:
         return Verdict(index, goes_on, rung.leaders[place], floor)
 
     def expected(self, number: int) -> float:
-        """The accuracy that a candidate would have at the top, but not more than the best there."""
+        """The accuracy that a candidate would have at the top: not less than now, nor more than the best there."""
         index, top = self._reached(number), self._rungs[-1]
         now = float(self._rungs[index].angles[self._rungs[index].places[number]])
         if top.places:
             below = self._rungs[index].of(top.places)
-            now = float(top.angles.mean() + self._line(index)[0] * (now - below.mean()))
-            now = min(max(now, 0.0), float(top.angles.max()))
+            then = float(top.angles.mean() + self._line(index)[0] * (now - below.mean()))
+            now = min(max(then, now), float(top.angles.max()))
         return math.sin(now) ** 2
 
     def _reached(self, number: int) -> int:

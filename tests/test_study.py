@@ -345,7 +345,7 @@ def test_a_search_cuts_audits_and_confirms(tmp_path: Path, workers: int) -> None
     for trial in run.all_trials():
         if trial.user_attrs["outcome"] == "cut":
             assert trial.state == TrialState.COMPLETE
-            assert trial.values[0] == trial.user_attrs["expected"] > trial.user_attrs["rungs"][-1]["accuracy"]
+            assert trial.values[0] == trial.user_attrs["expected"] >= trial.user_attrs["rungs"][-1]["accuracy"]
 
 
 def test_stopped_between_epochs_a_search_that_cuts_ends_with_the_same_table(tmp_path: Path) -> None:
