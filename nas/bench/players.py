@@ -49,20 +49,27 @@ def _surrogate(features: str) -> Sampler:
 
 
 def _walk(by: str | None) -> Walk:
-    """The rows with the most of a number and the least cost, then those of the rest, and so on; each front shuffled."""
+    """The front of the rows with the most of a number and the least cost, then that of the rest, and so on.
+
+    Of two with as much of the number, the one with more of the other cost counts as more; of those that are equal in
+    all, one goes at a time. The order within a front, and which of the equal goes first, is random.
+    """
 
     def walk(task: Task, seed: int) -> Iterator[int]:
         rng, table = np.random.default_rng(seed), task.table
-        others = [name for name in table.costs if name != task.cost]
-        name = by or (others or [task.cost])[0]
-        most = (dict(table.costs) | dict(table.features)).get(name)
-        if most is None:
+        other = next((name for name in table.costs if name != task.cost), task.cost)
+        numbers = dict(table.costs) | dict(table.features)
+        if (by or other) not in numbers:
             return
-        left = np.flatnonzero(task.fits)
+        keys = np.column_stack([numbers[by or other], numbers[other]])
+        rank = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+        points = np.column_stack([rank, table.costs[task.cost]])
+        left = rng.permutation(np.flatnonzero(task.fits))
         while len(left):
-            on = front(np.column_stack([most[left], table.costs[task.cost][left]]), MAXIMISE)
-            yield from map(int, rng.permutation(left[on]))
-            left = left[~on]
+            on = np.flatnonzero(front(points[left], MAXIMISE))
+            firsts = np.sort(on[np.unique(points[left[on]], axis=0, return_index=True)[1]])
+            yield from map(int, left[firsts])
+            left = np.delete(left, firsts)
 
     return walk
 
@@ -79,7 +86,7 @@ PLAYERS: dict[str, Sampler] = {
     "gp": lambda task, seed: optuna.samplers.GPSampler(seed=seed),
 }
 WALKS: dict[str, Walk] = {"walk": _walk(None), "walk-depth": _walk("depth")}
-"""Of the other cost, and of the depth: no learning, no evaluation is looked at."""
+"""By the other cost, and by the depth: no learning, no evaluation is looked at."""
 
 
 def check_players(names: Iterable[str], where: str) -> list[str]:

@@ -7,8 +7,9 @@ import copy
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
-from nas.samplers.views import Same, asked_names, identity, shape
+from nas.samplers.views import Same, asked_names, identity, member, shape
 from nas.space import Space
-from nas.surrogate.domain import Domain, Params, log_costs
+from nas.surrogate.domain import Candidate, Domain, Params, log_costs
 from nas.surrogate.process import Kernel, Process
 from nas.surrogate.worth import Goal, Record, Worth
 
@@ -74,7 +75,7 @@ class SurrogateSampler(BaseSampler):
         active: Callable[[Params], Iterable[str]] | None = None,
         draw: Callable[[random.Random], Params | None] | None = None,
         startup: int = 4,
-        pool: int = 640,
+        pool: int = 384,
     ) -> None:
         key = None
         if isinstance(search_space, Space):
@@ -103,7 +104,7 @@ class SurrogateSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         fixed = trial.system_attrs.get("fixed_params", {})
-        if all(name in fixed for name in self._domain.asked({**self._any(), **fixed})):
+        if fixed and self._domain.read(fixed):
             return {}
         rng = random.Random(f"{self._seed}/{trial.number}")
         trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
@@ -113,13 +114,10 @@ class SurrogateSampler(BaseSampler):
             warnings.warn("every candidate of the search space within the budget has been proposed", stacklevel=2)
             with contextlib.suppress(RuntimeError):  # outside Study.optimize there is nothing to stop
                 study.stop()
-            return next(self._domain.draws(rng, 1), {})
+            return next((each.params for each in self._domain.draws(rng, 1)), {})
         if len(record.told) + len(record.pending) < self._startup or not record.told:
-            return self._spread(pool, record, rng)
-        return self._best(pool, record, study.directions, rng)
-
-    def _any(self) -> Params:
-        return {choice.name: choice.values[0] for choice in self._domain.encoding.choices}
+            return self._spread(pool, record, rng).params
+        return self._best(pool, record, study.directions, rng).params
 
     # The record
 
@@ -127,20 +125,19 @@ class SurrogateSampler(BaseSampler):
         record, told = Record(), set()
         for trial in trials:
             given = trial.system_attrs.get("fixed_params", {}) if trial.state == TrialState.WAITING else trial.params
-            params = self._domain.asked({**self._any(), **given})
             # What another worker has not answered in full yet cannot be avoided, nor what is of another search space.
-            known = self._domain.known(params) if params and params.keys() <= given.keys() else None
-            if known is None:
+            found = self._domain.read(given)
+            if found is None:
                 continue
-            record.seen.add(known.key)
+            record.seen.add(found.key)
             if trial.state in (TrialState.RUNNING, TrialState.WAITING):
-                record.pending.append(params)
+                record.pending.append(found)
             elif trial.state == TrialState.COMPLETE and not any(value > 0 for value in trial.constraints.values()):
-                value = self._score(trial, known.costs)
+                value = self._score(trial, found.costs)
                 # What was answered from the record is no second measurement.
-                if math.isfinite(value) and (known.key, value) not in told:
-                    told.add((known.key, value))
-                    record.told.append(params)
+                if math.isfinite(value) and (found.key, value) not in told:
+                    told.add((found.key, value))
+                    record.told.append(found)
                     record.values.append(value)
         return record
 
@@ -163,9 +160,8 @@ class SurrogateSampler(BaseSampler):
         return float(trial.values[place])
 
     def _goal(self, record: Record, directions: Sequence[StudyDirection]) -> Goal:
-        known = self._domain.known(record.told[0])
-        assert known is not None, "what was told is known"
-        place, names = self._columns(len(directions), known.costs)
+        known = record.told[0].costs
+        place, names = self._columns(len(directions), known)
         minimise = [direction == StudyDirection.MINIMIZE for direction in directions]
         signs = [1.0 if least else -1.0 for number, least in enumerate(minimise) if number != place]
         ideal = float(not minimise[place]) if self._ideal is None else self._ideal
@@ -174,43 +170,31 @@ class SurrogateSampler(BaseSampler):
             ideal=ideal,
             costs=names,
             signs=np.array(signs),
-            worst_score=next((value for name, value in self._reference.items() if name not in known.costs), None),
+            worst_score=next((value for name, value in self._reference.items() if name not in known), None),
             worst_costs={name: self._reference[name] for name in names if name in self._reference},
         )
 
     # Candidates
 
-    def _unseen(self, record: Record, rng: random.Random) -> list[Params]:
+    def _unseen(self, record: Record, rng: random.Random) -> list[Candidate]:
         """Members within the budget that are not seen: all in a small space, else those drawn."""
         domain = self._domain
-        everything = domain.everything()
-        if everything is not None:
-            return self._new(everything, record)
-        fresh = max(0, self._pool - len(domain.sample))
-        pool = self._new([*domain.sample, *domain.draws(rng, fresh)], record)
+        if domain.everything is not None:
+            return _new(domain.everything, record)
+        pool = _new([*domain.sample, *domain.draws(rng, max(0, self._pool - len(domain.sample)))], record)
         for _ in range(TRIES):
             if pool:
                 break
-            pool = self._new([*domain.draws(rng, self._pool), *self._around(record.told, rng)], record)
+            pool = _new([*domain.draws(rng, self._pool), *self._around(record.told, rng)], record)
         return pool
 
-    def _new(self, candidates: Iterable[Params], record: Record) -> list[Params]:
-        """Each once, without those seen."""
-        found: dict[Any, Params] = {}
-        for params in candidates:
-            known = self._domain.known(params)
-            if known is not None and known.fits and known.key not in record.seen:
-                found.setdefault(known.key, params)
-        return list(found.values())
-
-    def _around(self, centres: Iterable[Params], rng: random.Random) -> list[Params]:
-        """Neighbours, at most half a pool."""
-        found = [params for centre in centres for params in self._domain.neighbours(centre, rng)]
-        return rng.sample(found, min(len(found), self._pool // 2))
+    def _around(self, centres: Iterable[Candidate], rng: random.Random) -> Iterator[Candidate]:
+        """Neighbours, at most a quarter of a pool."""
+        return islice(self._domain.neighbours(centres, rng), self._pool // 4)
 
     # Choosing
 
-    def _spread(self, pool: list[Params], record: Record, rng: random.Random) -> Params:
+    def _spread(self, pool: list[Candidate], record: Record, rng: random.Random) -> Candidate:
         """Of a part of the pool, so that seeds differ, where the least is known before anything is learnt; the first
         in the middle."""
         part = rng.sample(pool, math.ceil(len(pool) / 4))
@@ -224,24 +208,32 @@ class SurrogateSampler(BaseSampler):
         return part[int(np.argmax(process.predict(inputs)[1]))]
 
     def _best(
-        self, pool: list[Params], record: Record, directions: Sequence[StudyDirection], rng: random.Random
-    ) -> Params:
+        self, pool: list[Candidate], record: Record, directions: Sequence[StudyDirection], rng: random.Random
+    ) -> Candidate:
         """The most expected improvement in the pool, then among the neighbours of its best, while that rises."""
         worth_of = Worth(self._domain, record, self._goal(record, directions))
-        if self._domain.everything() is None:
-            pool = self._new([*pool, *self._around(worth_of.front(), rng)], record)
+        whole = self._domain.everything is not None
+        if not whole:
+            pool = _new([*pool, *self._around(worth_of.front(), rng)], record)
         worth = worth_of(pool)
-        best = int(np.argmax(worth))
-        choice, value = pool[best], worth[best]
-        if self._domain.everything() is None:
-            for _ in range(CLIMBS):
-                tops = [pool[place] for place in np.argsort(-worth, kind="stable")[:TOPS]]
-                pool = self._new(self._around(tops, rng), record)
-                worth = worth_of(pool) if pool else np.array([-np.inf])
-                if worth.max() <= value:
-                    break
-                choice, value = pool[int(np.argmax(worth))], worth.max()
-        return choice
+        best, most = pool[int(np.argmax(worth))], worth.max()
+        for _ in range(0 if whole else CLIMBS):
+            tops = [pool[place] for place in np.argsort(-worth, kind="stable")[:TOPS]]
+            pool = _new(self._around(tops, rng), record)
+            worth = worth_of(pool) if pool else np.array([-np.inf])
+            if worth.max() <= most:
+                break
+            best, most = pool[int(np.argmax(worth))], worth.max()
+        return best
+
+
+def _new(candidates: Iterable[Candidate], record: Record) -> list[Candidate]:
+    """Each once, without those seen or over the budget."""
+    found: dict[Hashable, Candidate] = {}
+    for each in candidates:
+        if each.fits and each.key not in record.seen:
+            found.setdefault(each.key, each)
+    return list(found.values())
 
 
 def surrogate(
@@ -253,7 +245,7 @@ def surrogate(
     budget: Mapping[str, float],
     objectives: Sequence[str],
     startup: Annotated[int, Ge(1)] = 4,
-    pool: Annotated[int, Ge(16)] = 640,
+    pool: Annotated[int, Ge(16)] = 384,
 ) -> BaseSampler:
     """`startup`: proposals that are spread over the space first; `pool`: candidates to choose each other one from."""
     limits = tuple(sorted(budget.items())), tuple(objectives)
@@ -276,10 +268,10 @@ def _template(
     names = list(dict.fromkeys([*names, *dict(budget), *ALWAYS]))
 
     def known(params: Params) -> Mapping[str, float]:
-        return dict(costs.value(space.value.decode(params), names))
+        return dict(costs.value(member(space.value, params), names))
 
     def features(params: Params) -> Mapping[str, float]:
-        return {**log_costs(known(params)), **shape(space.value.decode(params))}
+        return {**log_costs(known(params)), **shape(member(space.value, params))}
 
     def drawn(rng: random.Random) -> Params:
         return dict(space.value.encode(draw.value(rng)))

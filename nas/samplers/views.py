@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from nas.architecture import Architecture
@@ -22,6 +23,17 @@ class Same:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Same) and self.value is other.value
+
+
+def member(space: Space, params: Params) -> Architecture:
+    """`space.decode`; the last members are remembered, of which identity, costs and features are asked in turn."""
+    return _decoded(Same(space), tuple(params.items()))
+
+
+@lru_cache(maxsize=64)
+def _decoded(space: Same, params: tuple[tuple[str, Any], ...]) -> Architecture:
+    architecture: Architecture = space.value.decode(dict(params))
+    return architecture
 
 
 def shape(architecture: Architecture) -> dict[str, float]:
@@ -50,4 +62,4 @@ def asked_names(space: Space) -> Callable[[Params], Iterable[str]]:
 
 def identity(space: Space) -> Callable[[Params], str]:
     """What two params have in common that name the same member. Raises InputError for those that name none."""
-    return lambda params: space.decode(params).id
+    return lambda params: member(space, params).id

@@ -6,8 +6,9 @@ import math
 import random
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -16,6 +17,7 @@ from nas.surrogate.encoding import Array, Encoding
 from nas.surrogate.process import Inputs
 
 Params = dict[str, Any]
+T = TypeVar("T")
 Numbers = Callable[[Params], Mapping[str, float]]
 SAMPLE = 256
 """Members that say how features and costs are spread."""
@@ -28,13 +30,17 @@ MANY = 16
 PATIENCE = 4
 """Draws for each member wanted; if these do not do, others are made from those found."""
 _REMEMBERED = 100_000
+_NOT_ASKED = object()
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known of a candidate for free. `fits`: within the budget."""
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Answers to the choices that are asked, and what is known of them for free. `key` is equal for the same member;
+    `codes`: see Encoding; `fits`: within the budget."""
 
+    params: Params
     key: Hashable
+    codes: tuple[int, ...]
     costs: Mapping[str, float]
     features: tuple[float, ...]
     fits: bool
@@ -61,116 +67,126 @@ class Domain:
         self.encoding = Encoding(distributions)
         self._costs, self._budget, self._features = costs, dict(budget or {}), features
         self._active, self._key, self._draw = active, key, draw
-        self._known: dict[Hashable, Known | None] = {}
-        self._sample: list[Params] | None = None
-        self._all: list[Params] | None = None
-        self._counted = False
-        self._centre: tuple[Array, Array] | None = None
+        self._names = tuple(choice.name for choice in self.encoding.choices)
+        self._found: dict[Hashable, Candidate | None] = {}
+        self._read: dict[Hashable, Candidate | None] = {}
 
-    def known(self, params: Params) -> Known | None:
-        """None if there is no such candidate."""
-        name = _name(params)
-        if name not in self._known:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[name] = self._find(params)
-        return self._known[name]
+    def candidate(self, params: Params) -> Candidate | None:
+        """That of answers to exactly the choices that are asked; None if there is none."""
+        return _remembered(self._found, self._name(params), lambda: self._find(params))
 
-    def _find(self, params: Params) -> Known | None:
+    def read(self, given: Params) -> Candidate | None:
+        """That of answers of which some may be too many; None if one is missing or there is none."""
+        return _remembered(self._read, self._name(given), lambda: self._complete(given))
+
+    def _name(self, params: Params) -> Hashable:
+        return tuple(params.get(name, _NOT_ASKED) for name in self._names)
+
+    def _find(self, params: Params) -> Candidate | None:
         try:
-            costs = self._costs(params)
+            codes, costs = self.encoding.codes(params), self._costs(params)
         except ValueError:
             return None
         fits = all(costs[name] <= limit for name, limit in self._budget.items())
         features = log_costs(costs) if self._features is None else self._features(params)
-        key = _name(params) if self._key is None else self._key(params)
-        return Known(key, dict(costs), tuple(map(float, features.values())), fits)
+        key = self._name(params) if self._key is None else self._key(params)
+        return Candidate(params, key, codes, dict(costs), tuple(map(float, features.values())), fits)
 
-    def fits(self, params: Params) -> bool:
-        known = self.known(params)
-        return known is not None and known.fits
+    def _complete(self, given: Params) -> Candidate | None:
+        params = self.asked({**{choice.name: choice.values[0] for choice in self.encoding.choices}, **given})
+        return self.candidate(params) if params and params.keys() <= given.keys() else None
 
-    def inputs(self, candidates: Sequence[Params]) -> Inputs:
+    def inputs(self, candidates: Sequence[Candidate]) -> Inputs:
         """Features are standardised by a sample that is always the same."""
-        if self._centre is None:
-            table = self._table(self.sample)
-            spread = table.std(axis=0) if len(table) else np.ones(0)
-            self._centre = (table.mean(axis=0) if len(table) else np.zeros(0)), np.where(spread > 1e-9, spread, np.inf)
-        features = self._table(candidates)
         middle, spread = self._centre
-        if not len(candidates):
-            features = np.empty((0, len(middle)))
-        features = (features - middle) / spread if len(middle) else np.empty((len(candidates), 0))
+        codes = np.array([each.codes for each in candidates], dtype=np.intp).reshape(len(candidates), len(self._names))
+        features = np.array([each.features for each in candidates], dtype=np.float64).reshape(
+            len(candidates), len(middle)
+        )
         # A candidate far out of the sample must not outweigh all others in a regression with squares.
-        return Inputs(self.encoding.embed(self.encoding.codes(candidates)), np.clip(features, -4.0, 4.0))
+        return Inputs(self.encoding.embed(codes), np.clip((features - middle) / spread, -4.0, 4.0))
 
-    def _table(self, candidates: Sequence[Params]) -> Array:
-        rows = [known.features for params in candidates if (known := self.known(params)) is not None]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), len(rows[0]) if rows else 0)
+    @cached_property
+    def _centre(self) -> tuple[Array, Array]:
+        table = np.array([each.features for each in self.sample], dtype=np.float64)
+        spread = table.std(axis=0)
+        return table.mean(axis=0), np.where(spread > 1e-9, spread, np.inf)
 
     # Drawing
 
-    @property
-    def sample(self) -> list[Params]:
+    @cached_property
+    def sample(self) -> list[Candidate]:
         """Members within the budget, the same at any time."""
-        if self._sample is None:
-            self._sample = list(self.draws(random.Random("sample"), SAMPLE))
-        return self._sample
+        return list(self.draws(random.Random("sample"), SAMPLE))
 
-    def draws(self, rng: random.Random, count: int) -> Iterator[Params]:
+    def draws(self, rng: random.Random, count: int) -> Iterator[Candidate]:
         """Up to so many members within the budget. Where they are rare, most are some steps away from those drawn."""
-        found: list[Params] = []
+        found: list[Candidate] = []
         left = TRIES
         while len(found) < count and (left > TRIES - PATIENCE * count or not found):
-            params, left = self._one(rng, left)
-            if params is None:
+            drawn, left = self._one(rng, left)
+            if drawn is None:
                 break
-            found.append(params)
-            yield params
+            found.append(drawn)
+            yield drawn
         for number in range(count - len(found) if found else 0):
-            params = next(self.neighbours(found[number % len(found)], rng), None)
-            if params is not None:
-                found[number % len(found)] = params
-                yield params
+            near = next(self.neighbours([found[number % len(found)]], rng), None)
+            if near is not None:
+                found[number % len(found)] = near
+                yield near
 
-    def _one(self, rng: random.Random, tries: int) -> tuple[Params | None, int]:
+    def _one(self, rng: random.Random, tries: int) -> tuple[Candidate | None, int]:
         """A member within the budget, and how many tries are left."""
         while tries > 0:
             tries -= 1
             if self._draw is not None:
-                return self._draw(rng), tries
-            params = self.asked({choice.name: rng.choice(choice.values) for choice in self.encoding.choices})
-            if self.fits(params):
-                return params, tries
+                drawn = self._draw(rng)
+                return (None if drawn is None else self.candidate(drawn)), tries
+            found = self.candidate(
+                self.asked({choice.name: rng.choice(choice.values) for choice in self.encoding.choices})
+            )
+            if found is not None and found.fits:
+                return found, tries
         return None, 0
 
     def asked(self, answers: Params) -> Params:
         """Of answers to all choices, those that are asked."""
         return answers if self._active is None else {name: answers[name] for name in self._active(answers)}
 
-    def everything(self) -> list[Params] | None:
+    @cached_property
+    def everything(self) -> list[Candidate] | None:
         """All members within the budget, if there are few; else None."""
-        if not self._counted:
-            self._counted, names = True, [choice.name for choice in self.encoding.choices]
-            if math.prod(len(choice.values) for choice in self.encoding.choices) <= (4 if self._active else 1) * SMALL:
-                answers = product(*(choice.values for choice in self.encoding.choices))
-                asked = (self.asked(dict(zip(names, values, strict=True))) for values in answers)
-                found = {_name(params): params for params in asked}
-                if len(found) <= SMALL:
-                    self._all = [params for params in found.values() if self.fits(params)]
-        return self._all
+        count = math.prod(len(choice.values) for choice in self.encoding.choices)
+        if count > (4 if self._active else 1) * SMALL:
+            return None
+        answers = product(*(choice.values for choice in self.encoding.choices))
+        asked = (self.asked(dict(zip(self._names, values, strict=True))) for values in answers)
+        params = list({self._name(each): each for each in asked}.values())
+        if len(params) > SMALL:
+            return None
+        found = (self.candidate(each) for each in params)
+        return [each for each in found if each is not None and each.fits]
 
-    def neighbours(self, params: Params, rng: random.Random) -> Iterator[Params]:
-        """Members within the budget that differ in one choice; choices that only then are asked are drawn."""
-        for choice in rng.sample(self.encoding.choices, len(self.encoding.choices)):
-            if choice.name not in params:
-                continue
-            for value in rng.sample(choice.values, min(len(choice.values), MANY)):
-                if value != params[choice.name]:
-                    rest = {each.name: rng.choice(each.values) for each in self.encoding.choices}
-                    found = self.asked({**rest, **params, choice.name: value})
-                    if self.fits(found):
-                        yield found
+    def neighbours(self, centres: Iterable[Candidate], rng: random.Random) -> Iterator[Candidate]:
+        """Members within the budget that differ from one of the centres in one choice, in random order; choices that
+        only then are asked are drawn."""
+        steps = [
+            (centre.params, choice.name, value)
+            for centre in centres
+            for choice in self.encoding.choices
+            if choice.name in centre.params
+            for value in rng.sample(choice.values, min(len(choice.values), MANY))
+            if value != centre.params[choice.name]
+        ]
+        rng.shuffle(steps)
+        for params, name, value in steps:
+            answers = {**params, name: value}
+            if self._active is not None:
+                missing = (each for each in self.encoding.choices if each.name not in params)
+                answers = self.asked({**{each.name: rng.choice(each.values) for each in missing}, **answers})
+            found = self.candidate(answers)
+            if found is not None and found.fits:
+                yield found
 
 
 def log_costs(costs: Mapping[str, float]) -> dict[str, float]:
@@ -178,5 +194,9 @@ def log_costs(costs: Mapping[str, float]) -> dict[str, float]:
     return {name: math.log(max(value, 1e-12)) for name, value in costs.items()}
 
 
-def _name(params: Params) -> Hashable:
-    return tuple(sorted(params.items()))
+def _remembered(memory: dict[Hashable, T], name: Hashable, find: Callable[[], T]) -> T:
+    if name not in memory:
+        if len(memory) >= _REMEMBERED:
+            memory.clear()
+        memory[name] = find()
+    return memory[name]

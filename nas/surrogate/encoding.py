@@ -76,10 +76,9 @@ class Encoding:
         self.ordered = np.array(ordered, dtype=np.bool_)
         self.mixed = np.array([each.is_ordered for each in self.choices], dtype=np.bool_)
 
-    def codes(self, candidates: Sequence[Mapping[str, Any]]) -> NDArray[np.intp]:
-        """(n, choices) of places among the values, -1 where a choice is not asked."""
-        rows = [[choice.code(params) for choice in self.choices] for params in candidates]
-        return np.array(rows, dtype=np.intp).reshape(len(candidates), len(self.choices))
+    def codes(self, params: Mapping[str, Any]) -> tuple[int, ...]:
+        """(choices,) of places among the values, -1 where a choice is not asked."""
+        return tuple(choice.code(params) for choice in self.choices)
 
     def embed(self, codes: NDArray[np.intp]) -> Array:
         """(n, columns) of codes (n, choices)."""

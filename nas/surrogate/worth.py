@@ -8,20 +8,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nas.pareto import front
-from nas.surrogate.domain import Domain, Params
+from nas.surrogate.domain import Candidate, Domain
 from nas.surrogate.improvement import expected_improvement
 from nas.surrogate.process import Array
 from nas.surrogate.score import Belief, Scale
 
+BEYOND = 0.1
+"""Of the range of a cost, how far the reference point is beyond it (Ishibuchi et al. 2018, Evol. Comput. 26:411)."""
+
 
 @dataclass(frozen=True)
 class Record:
-    """What a study holds: scores that were told, with their params, and what is still being measured."""
+    """What a study holds: scores that were told, with their candidates, and what is still being measured."""
 
     seen: set[Hashable] = field(default_factory=set)
-    told: list[Params] = field(default_factory=list)
+    told: list[Candidate] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    pending: list[Params] = field(default_factory=list)
+    pending: list[Candidate] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,12 @@ class Worth:
         self._costs = self._of(self._members)
         self._reference = self._worst()
 
-    def front(self) -> list[Params]:
+    def front(self) -> list[Candidate]:
         """The members of the record, and of what is being measured, that are believed to be on the front."""
         mask = front(np.column_stack([self._scores, self._costs]), [True] + [False] * self._costs.shape[1])
-        return [params for params, on in zip(self._members, mask, strict=True) if on]
+        return [each for each, on in zip(self._members, mask, strict=True) if on]
 
-    def __call__(self, candidates: Sequence[Params]) -> Array:
+    def __call__(self, candidates: Sequence[Candidate]) -> Array:
         """(n,) in the product of the objectives' units."""
         mean, deviation = self._belief.predict(self._domain.inputs(candidates))
         known = self._scores, self._costs
@@ -66,17 +69,19 @@ class Worth:
         # Where no improvement can be told from none, the least known is left.
         return worth if worth.max() > 0 else deviation * 1e-300
 
-    def _of(self, candidates: Sequence[Params]) -> Array:
+    def _of(self, candidates: Sequence[Candidate]) -> Array:
         """(n, costs), smaller is better."""
-        known = [self._domain.known(params) for params in candidates]
-        rows = [[each.costs[name] for name in self._goal.costs] for each in known if each is not None]
+        rows = [[each.costs[name] for name in self._goal.costs] for each in candidates]
         return np.array(rows, dtype=np.float64).reshape(len(candidates), len(self._goal.costs)) * self._goal.signs
 
     def _worst(self) -> tuple[float, Array]:
+        """What the goal says; else the worst score that is believed of the record, and somewhat more than the greatest
+        cost of the record and a sample."""
         worst, goal = float(self._scores.min()), self._goal
         if goal.worst_score is not None:
             worst = float(self._scale(np.array([goal.worst_score]))[0])
-        limits = np.vstack([self._costs, self._of(self._domain.sample)]).max(axis=0)
+        known = np.vstack([self._costs, self._of(self._domain.sample)])
+        limits = known.max(axis=0) + BEYOND * np.ptp(known, axis=0)
         for place, name in enumerate(goal.costs):
             limits[place] = goal.signs[place] * goal.worst_costs[name] if name in goal.worst_costs else limits[place]
         return worst, limits
