@@ -88,8 +88,12 @@ class Kernel:
     def __call__(self, theta: Array, one: Inputs, other: Inputs) -> Array:
         """(n, m) covariances, without the noise."""
         _, regression, columns, features = self._split(theta)
-        linear = (one.features * features) @ other.features.T
-        value: Array = CONSTANT + regression * linear * (linear + 2.0) + np.exp(theta[1]) * _decay(one, other, columns)
+        value = _decay(one, other, columns)
+        value *= np.exp(theta[1])
+        value += CONSTANT
+        if features.size:
+            linear = (one.features * features) @ other.features.T
+            value += regression * linear * (linear + 2.0)
         return value
 
     def diagonal(self, theta: Array, inputs: Inputs) -> Array:
@@ -147,21 +151,31 @@ class Process:
     scores: Array
 
     @cached_property
-    def _lower(self) -> Array:
+    def _solved(self) -> tuple[Array, Array]:
+        """Inverse of the lower Cholesky factor (n, n): products with it are faster than solutions; and the covariance's
+        inverse times the scores (n,)."""
         covariance = self.kernel(self.theta, self.inputs, self.inputs)
         covariance[np.diag_indices(len(self.inputs))] += np.exp(self.theta[0])
-        return np.asarray(np.linalg.cholesky(covariance))
+        lower = np.linalg.cholesky(covariance)
+        inverse = solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False)
+        return inverse, inverse.T @ (inverse @ self.scores)
+
+    def mean(self, inputs: Inputs) -> Array:
+        """(n,) of the latent scores, in the unit of the scores."""
+        if not len(self.inputs):
+            return np.zeros(len(inputs))
+        value: Array = self.kernel(self.theta, inputs, self.inputs) @ self._solved[1]
+        return value
 
     def predict(self, inputs: Inputs) -> tuple[Array, Array]:
         """Mean and standard deviation (n,) of the latent scores, in the unit of the scores."""
         variance = self.kernel.diagonal(self.theta, inputs)
         if not len(self.inputs):
             return np.zeros(len(inputs)), np.sqrt(variance)
-        across = solve_triangular(
-            self._lower, self.kernel(self.theta, self.inputs, inputs), lower=True, check_finite=False
-        )
-        mean = across.T @ solve_triangular(self._lower, self.scores, lower=True, check_finite=False)
-        return mean, np.sqrt(np.maximum(variance - np.einsum("ij,ij->j", across, across), 1e-12))
+        inverse, alpha = self._solved
+        known = self.kernel(self.theta, self.inputs, inputs)
+        across = inverse @ known
+        return known.T @ alpha, np.sqrt(np.maximum(variance - np.einsum("ij,ij->j", across, across), 1e-12))
 
     def given(self, inputs: Inputs, scores: Array) -> Process:
         """With more observations, the kernel unchanged."""
@@ -174,9 +188,12 @@ class Process:
 def _decay(one: Inputs, other: Inputs, columns: Array) -> Array:
     """(n, m) of exp(-distance), the squared distances of the columns weighted."""
     left, right = one.embedded * np.sqrt(columns), other.embedded * np.sqrt(columns)
-    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2.0 * (left @ right.T)
-    value: Array = np.exp(-np.maximum(squares, 0.0))
-    return value
+    value: Array = left @ right.T  # then in place: these are the largest arrays
+    value *= 2.0
+    value -= (left**2).sum(axis=1)[:, None]
+    value -= (right**2).sum(axis=1)
+    np.minimum(value, 0.0, out=value)
+    return np.exp(value, out=value)
 
 
 def _spread(weights: Array, columns: Array) -> Array:
