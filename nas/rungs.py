@@ -20,6 +20,8 @@ SPAN = 2.0
 """Candidates are compared where no cost of one is more than so many times that of the other."""
 RISK = 0.05
 """The chance, for one comparison, that a candidate is cut that would have overtaken the other."""
+RECENT = 500
+"""Candidates at the top that say what a rung is worth: no more, so that the time for it does not grow."""
 LEAST = 4
 """Candidates at the top before anything is cut: before that it is not known what a rung is worth."""
 
@@ -90,9 +92,9 @@ class Halving:
 
     def _fit(self, index: int) -> tuple[float, float]:
         top = self._rungs[-1]
-        below = self._rungs[index].of(top.places)
-        one, other = np.nonzero(np.triu(_neighbours(top.costs, top.costs), 1))
-        now, then = below[one] - below[other], top.angles[one] - top.angles[other]
+        below, above = self._rungs[index].of(top.places)[-RECENT:], top.angles[-RECENT:]
+        one, other = np.nonzero(np.triu(_neighbours(top.costs[-RECENT:], top.costs[-RECENT:]), 1))
+        now, then = below[one] - below[other], above[one] - above[other]
         if len(below) < LEAST or not now.any():
             return 1.0, math.inf
         from scipy.special import stdtrit  # not needed where there is one rung

@@ -24,7 +24,7 @@ def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
     `reason` says why it was not trained (on). `accuracy` is a fraction of the validation split, at the last rung: the
     mean of `measurements` from as many seeds, those of confirmations among them, `accuracy_std` their sample standard
     deviation; it is NaN, and a cost is missing, where there is none. `rung` (from 1) is the highest that is measured,
-    `audited_at` that at which an audit went on where others are cut; a confirmation has neither, but `confirms`, the
+    `audited_at` the last from which it went on for the audit alone; a confirmation has neither, but `confirms`, the
     number of the candidate. `epochs` and `seconds` are of training; `rungs` and `architecture` are JSON.
     """
     again: dict[int, list[float]] = {}

@@ -253,7 +253,7 @@ DATA = [
 # Words
 
 WORDS = [
-    case("", "arguments are required: COMMAND", "{space,search,front,retrain,bench,trust}"),
+    case("", "arguments are required: COMMAND", "{space,search,front,compare,retrain,bench,trust}"),
     case("train", "COMMAND: invalid choice: 'train'", "choose from", "retrain"),
     case("space tiny.yaml --colour", "'--colour' is not known here", "[--budget COST=LIMIT]", "nas space --help"),
     case("search study.yaml --trial 3", "'--trial' is not known here", "[--trials N]"),
@@ -270,6 +270,10 @@ WORDS = [
         for text in ("", "-1", "0", "nan", "1e999", "10q")
     ),
     case("space tiny.yaml --budget macs=1k --budget macs=2k", "--budget is 'macs=2k'", "the only one for macs"),
+    *(case(f"search study.yaml --hours {x}", f"--hours is '{x}'", "above 0") for x in ("0", "-1", "nan", "inf", "x")),
+    case("compare", "required: RUN", "usage: nas compare"),
+    case("compare nowhere", "nowhere: is not a run"),
+    case("compare study.yaml --plot x.txt", "--plot is 'x.txt', but must be a file that ends in"),
     *(case(f"search study.yaml --set {x}", f"--set is '{x}'", "KEY.PATH=VALUE") for x in ("trials", "=3", "a..b=1")),
     case("search study.yaml --set trials=[1", "--set trials=[1, line 1: is not valid YAML"),
     case("search study.yaml --set trials=", "study.yaml: trials is None, but must be a valid integer"),

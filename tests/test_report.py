@@ -6,12 +6,14 @@ import io
 import json
 import math
 import re
+from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fakes
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,16 +24,20 @@ from nas.architecture import Architecture, Stage
 from nas.config import StudyConfig
 from nas.costs import COSTS, costs
 from nas.evaluation import Measurement
+from nas.inputs import InputError
 from nas.report import (
     FORMATS,
     SearchWatch,
     TrainingWatch,
     TrustWatch,
+    compare_runs,
+    compare_text,
     describe_space,
     front_csv,
     front_records,
     front_text,
     front_view,
+    plot_compare,
     plot_front,
     receipt_text,
     space_text,
@@ -41,6 +47,7 @@ from nas.report.describe import wilson
 from nas.report.plot import draw_front, short_number
 from nas.report.progress import duration
 from nas.report.text import aligned, short_stages
+from nas.run import Run
 from nas.space import Space
 from nas.study import Told
 from nas.tables import front_table
@@ -569,3 +576,57 @@ def test_trainings_of_two_kinds_in_a_terminal(screen: io.StringIO) -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+# Runs side by side
+
+
+def searched(folder: Path, name: str, **changes: Any) -> Run:
+    file = fakes.write_study(folder / name, **{"name": name, "trials": 12, **changes})
+    return fakes.search(file, folder / name / "run", fakes.Tabular(folder / f"{name}_calls", seconds=0.001))
+
+
+def test_runs_side_by_side(tmp_path: Path) -> None:
+    one = searched(tmp_path, "one", proxy={"rungs": [1], "confirm": 1})
+    other = searched(tmp_path, "other", trials=40, sampler={"name": "random", "seed": 1})
+    facts = compare_runs([one, other])
+    names, runs = [str(one.folder), str(other.folder)], list(facts["runs"].values())
+    assert list(facts["runs"]) == names and facts["objectives"] == ["accuracy", "params"]
+    for run, found in zip((one, other), runs, strict=True):
+        seconds, shares = zip(*found["curve"], strict=True)
+        assert list(seconds) == sorted(seconds) and list(shares) == sorted(set(shares)) and 0 < shares[-1] <= 1
+        assert found["seconds_to"][str(run.folder)] == seconds[-1]
+        assert found["front"] == len(run.front()) and found["again"] == pytest.approx(shares[-1])
+    ends = [found["curve"][-1][1] for found in runs]
+    worse = ends.index(min(ends))
+    assert runs[worse]["seconds_to"][names[1 - worse]] is None or ends[0] == ends[1]
+    table = pd.concat([run.trials() for run in (one, other)])
+    trained = table[table["outcome"] == "trained"]
+    assert facts["reference"] == [trained["accuracy"].min(), trained["params"].max()]
+    text = compare_text(facts)
+    assert "never" in text and all(name in text for name in names) and max(map(len, text.splitlines())) < 300
+    plot_compare(facts, tmp_path / "x.svg")
+    assert "<svg" in (tmp_path / "x.svg").read_text()
+
+
+def test_time_between_two_sittings_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = searched(tmp_path, "one", trials=3)
+    before = compare_runs([run])["runs"][str(run.folder)]["hours"]
+    trials = run.all_trials()
+    for trial in trials[2:]:
+        assert trial.datetime_start and trial.datetime_complete
+        trial.datetime_start += timedelta(hours=5)
+        trial.datetime_complete += timedelta(hours=5)
+    monkeypatch.setattr(Run, "all_trials", lambda self: trials)
+    assert compare_runs([run])["runs"][str(run.folder)]["hours"] == pytest.approx(before, abs=1e-3)
+
+
+def test_runs_that_cannot_be_compared(tmp_path: Path) -> None:
+    one = searched(tmp_path, "one")
+    other = searched(tmp_path, "other", objectives=["accuracy", "macs"])
+    with pytest.raises(InputError, match=r"its objectives are .*macs.*but must be .*params"):
+        compare_runs([one, other])
+    (empty := Run(tmp_path / "empty")).folder.mkdir()
+    (empty.folder / "study.yaml").write_text((one.folder / "study.yaml").read_text())
+    with pytest.raises(InputError, match="the search has not begun"):
+        compare_runs([one, empty])

@@ -345,7 +345,8 @@ def test_a_search_cuts_audits_and_confirms(tmp_path: Path, workers: int) -> None
     for trial in run.all_trials():
         if trial.user_attrs["outcome"] == "cut":
             assert trial.state == TrialState.COMPLETE
-            assert trial.values[0] == trial.user_attrs["expected"] >= trial.user_attrs["rungs"][-1]["accuracy"]
+            expected, reached = trial.user_attrs["expected"], trial.user_attrs["rungs"][-1]["accuracy"]
+            assert trial.values[0] == expected >= reached - 1e-9
 
 
 def test_stopped_between_epochs_a_search_that_cuts_ends_with_the_same_table(tmp_path: Path) -> None:
@@ -360,6 +361,17 @@ def test_stopped_between_epochs_a_search_that_cuts_ends_with_the_same_table(tmp_
     assert fakes.epochs(tmp_path / "calls") == fakes.epochs(tmp_path / "whole_calls")
     again = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
     pd.testing.assert_frame_equal(again.trials(), whole.trials())
+
+
+def test_after_its_hours_a_search_begins_no_candidate_but_measures_again(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=50, proxy={"rungs": [1], "confirm": 1})
+    run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls", seconds=0.2))
+    reason = study.search(hours=1 / 3600)
+    assert reason is not None and re.fullmatch(r"stopped at \d of 50 candidates: 0.000277778 hours are over", reason)
+    counts = outcomes(run.trials())
+    assert 1 <= counts["trained"] <= 6 and counts["confirmation"] >= 1
+    run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    assert study.search() is None and outcomes(run.trials())["trained"] == 50
 
 
 def test_a_confirmation_that_fails_costs_nothing_but_itself(tmp_path: Path) -> None:

@@ -18,15 +18,16 @@ from nas.report.text import aligned
 from nas.run import Run
 from nas.tables import front_table, receipt, trials_table
 
+Array = NDArray[np.float64]
+
 
 def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """Plain values. Hypervolumes are shares of that of all candidates of all runs together, measured from `reference`,
     the worst trained candidate's value in each objective; a candidate counts as it was first measured at the last rung.
 
-    Of each run: `curve`, the hypervolume after so many seconds since its first candidate began, a point wherever it
-    rises; `seconds_to`, by run, when it first had what that run has at its end (None: never); and `again`, the
-    hypervolume of its front as it was measured again. Raises InputError if the objectives differ, or a run has no
-    trained candidate.
+    Of each run: `curve`, the hypervolume after so many seconds of search, a point wherever it rises; `seconds_to`, by
+    run, when it first had what that run has at its end (None: never); and `again`, the hypervolume of its front as it
+    was measured again. Raises InputError if the objectives differ, or a run has no trained candidate.
     """
     objectives = runs[0].config.objectives
     maximise = [name == "accuracy" for name in objectives]
@@ -65,15 +66,32 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     return {"objectives": objectives, "reference": worst.tolist(), "runs": facts}
 
 
-def _measured(run: Run, objectives: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of the trained ones, as they ended: seconds (n,) since the first candidate began, and objectives (n, k)."""
-    trials = run.all_trials()
-    trained = [trial for trial in trials if trial.user_attrs.get("outcome") == "trained" and trial.datetime_complete]
+def _measured(run: Run, objectives: list[str]) -> tuple[Array, Array]:
+    """Of the trained candidates in the order in which they ended: seconds (n,) of search, and objectives (n, k).
+
+    The seconds are those in which any candidate was proposed or trained: without the time between two sittings.
+    """
+    trials = [trial for trial in run.all_trials() if trial.datetime_start and trial.datetime_complete]
+    trials.sort(key=_ended)
+    trained = [trial for trial in trials if trial.user_attrs.get("outcome") == "trained"]
     if not trained:
         raise InputError(f"{run.folder}: has no trained candidate yet")
-    begin = min(trial.datetime_start for trial in trials if trial.datetime_start)
-    ended = sorted((_ended(trial) - begin.timestamp(), trial.values) for trial in trained)
-    return np.array([when for when, _ in ended]), np.array([values for _, values in ended], dtype=np.float64)
+    seconds = [_busy(trials, _ended(trial)) for trial in trained]
+    return np.array(seconds), np.array([trial.values for trial in trained], dtype=np.float64)
+
+
+def _busy(trials: list[FrozenTrial], until: float) -> float:
+    """Seconds before `until` in which one of the trials ran."""
+    total, free = 0.0, 0.0
+    for begin, end in sorted((_began(trial), min(_ended(trial), until)) for trial in trials):
+        total += max(0.0, end - max(begin, free))
+        free = max(free, end)
+    return total
+
+
+def _began(trial: FrozenTrial) -> float:
+    assert trial.datetime_start is not None
+    return trial.datetime_start.timestamp()
 
 
 def _ended(trial: FrozenTrial) -> float:
@@ -82,9 +100,9 @@ def _ended(trial: FrozenTrial) -> float:
 
 
 def _curve(
-    seconds: NDArray[np.float64],
-    values: NDArray[np.float64],
-    worst: NDArray[np.float64],
+    seconds: Array,
+    values: Array,
+    worst: Array,
     whole: float,
     maximise: list[bool],
 ) -> list[tuple[float, float]]:

@@ -32,8 +32,8 @@ class Told:
 class Candidate:
     """A candidate in training, and its measurements so far, one for each rung.
 
-    `audited_at`: the rung (from 1) at which it would have been cut, but for the audit. `confirms`: the number of the
-    candidate that it measures again, and for which time; then it has one measurement, that of the last rung.
+    `confirms`: the number of the candidate that it measures again, and for which time; then it has one measurement,
+    that of the last rung.
     """
 
     number: int
@@ -41,15 +41,13 @@ class Candidate:
     costs: dict[str, int]
     rungs: list[dict[str, Any]]
     confirms: tuple[int, int] | None = None
-    audited_at: int | None = None
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Candidate:
         attrs = trial.user_attrs
         data = attrs["candidate"]
         architecture = Architecture.from_dict(data["architecture"])
-        rungs = list(attrs.get("rungs", []))
-        return cls(trial.number, architecture, data["costs"], rungs, confirmed_by(trial), attrs.get("audited_at"))
+        return cls(trial.number, architecture, data["costs"], list(attrs.get("rungs", [])), confirmed_by(trial))
 
     def to_dict(self) -> dict[str, Any]:
         return {"id": self.architecture.id, "costs": self.costs, "architecture": self.architecture.to_dict()}

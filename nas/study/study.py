@@ -7,7 +7,7 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,10 +21,9 @@ from nas.evaluation import Evaluator, Job, Measurement
 from nas.executors import EXECUTORS, Executor
 from nas.inputs import InputError, read_yaml
 from nas.run import Run
-from nas.rungs import Halving, Verdict
 from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
-from nas.study.confirming import Confirming
+from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
 from nas.study.record import Candidate, Told, confirmed_by, told_of
 
@@ -56,9 +55,7 @@ class Study:
         # Made once: samplers keep what they have worked out of the same objects.
         limits = self.config.budget, self.config.objectives
         self.task = (space, self.feasible.costs_of, self.feasible.draw, *limits)
-        self.rungs = self.config.proxy.ladder()
-        self.halving = Halving(len(self.rungs), self.config.proxy.keep)
-        self.confirming = Confirming(self.config.proxy.confirm)
+        self.climbing = Climbing(run)
         self.storage = run.open_storage(repair=True)
         self.study = optuna.create_study(
             study_name=self.config.name,
@@ -143,7 +140,7 @@ class Study:
             self.asked += told.outcome != "interrupted"
             seen.add(told.id)
             if told.id:
-                self._note(Candidate.of(trial))
+                self.climbing.note(Candidate.of(trial))
             if trial.state.is_finished():
                 self._count(told)
             elif told.outcome:
@@ -160,14 +157,12 @@ class Study:
 
     def _count(self, told: Told) -> None:
         """Keeps the counters: a search that goes on has those of one that was never stopped."""
+        self.climbing.count(told)
         if told.confirms is not None:
-            if told.outcome == "confirmation" and told.accuracy is not None:
-                self.confirming.measured_again(told.confirms, told.accuracy)
-        elif told.outcome in {"trained", "cut", "failed"}:
+            return
+        if told.outcome in {"trained", "cut", "failed"}:
             self.record[told.id] = told
             self.trained += told.outcome != "failed"
-            if told.outcome == "trained" and told.accuracy is not None:
-                self.confirming.trained(told.number, self._rivalry(told.costs), told.accuracy)
             self.failures = self.failures + 1 if told.outcome == "failed" else 0
             self.misses = 0
         elif told.outcome != "interrupted":
@@ -197,12 +192,11 @@ class Study:
 
     def _confirm(self) -> Job | None:
         """A candidate to measure again, once nothing else is left to train."""
-        number = self.confirming.next()
-        if number is None:
+        if (again := self.climbing.again()) is None:
             return None
         if not self.queued:  # else a search that was stopped had come so far
-            candidate = Candidate.of(self.study.get_trials(deepcopy=False)[number])
-            self._enqueue(candidate.architecture, {"confirms": [number, self.confirming.begun[number] + 1]})
+            candidate = Candidate.of(self.study.get_trials(deepcopy=False)[again[0]])
+            self._enqueue(candidate.architecture, {"confirms": again})
         return self._ask()
 
     def _enqueue(self, architecture: Architecture, attrs: dict[str, Any] | None = None) -> None:
@@ -229,20 +223,8 @@ class Study:
             trial.set_constraint(name, candidate.costs[name] / limit - 1)
         # From here on it is taken up again after a stop: it is the last that is written of a proposal.
         trial.set_user_attr("candidate", candidate.to_dict())
-        self._note(candidate)
+        self.climbing.note(candidate)
         return self._judge(candidate)
-
-    def _note(self, candidate: Candidate) -> None:
-        """Takes what is on record of a candidate into account for others."""
-        if candidate.confirms is not None:
-            self.confirming.begun[candidate.confirms[0]] += 1
-        else:
-            accuracies = [rung["accuracy"] for rung in candidate.rungs]
-            self.halving.note(candidate.number, self._rivalry(candidate.costs), accuracies)
-
-    def _rivalry(self, costs: Mapping[str, float]) -> list[float]:
-        """The costs in which candidates are compared."""
-        return [costs[name] for name in self.config.objectives if name != "accuracy"]
 
     def _judge(self, candidate: Candidate) -> Job | None:
         """A job for a candidate that deserves training; any other is told at once."""
@@ -267,37 +249,12 @@ class Study:
 
     def _advance(self, candidate: Candidate) -> Job | None:
         """The candidate's next rung; it is told if there is none, or it does not deserve it."""
-        reached, times = len(candidate.rungs), 0
-        if candidate.confirms is not None:
-            reached, times = len(self.rungs) - 1 + reached, candidate.confirms[1]
-        if reached == len(self.rungs):
-            outcome = "trained" if candidate.confirms is None else "confirmation"
-            self._tell(candidate.told(outcome, candidate.rungs[-1]["accuracy"]))
-            return None
-        if candidate.rungs and candidate.audited_at is None:
-            verdict = self.halving.judge(candidate.number)
-            if not verdict.goes_on and not self._audit(candidate, verdict):
-                self._cut(candidate, verdict)
-                return None
-        seed, folder = self.config.sampler.seed, self.run.candidate_folder(candidate.number)
-        seed += times * self.config.proxy.seeds
-        return Job(candidate.number, candidate.architecture, self.rungs[: reached + 1], seed, folder)
-
-    def _audit(self, candidate: Candidate, verdict: Verdict) -> bool:
-        """Whether a candidate that should be cut goes on all the same, to the top."""
-        rng = random.Random(f"{self.config.sampler.seed}/audit/{candidate.architecture.id}")
-        if rng.random() >= self.config.proxy.audit:
-            return False
-        self._set(candidate.number, "audited_at", verdict.rung + 1)
-        self.pending[candidate.number] = replace(candidate, audited_at=verdict.rung + 1)
-        return True
-
-    def _cut(self, candidate: Candidate, verdict: Verdict) -> None:
-        expected = self.halving.expected(candidate.number)
-        self._set(candidate.number, "expected", expected)
-        accuracy = candidate.rungs[-1]["accuracy"]
-        reason = f"{accuracy:.4f} at rung {verdict.rung + 1}, less than {verdict.floor:.4f}: behind {verdict.leader}"
-        self._tell(candidate.told("cut", expected, reason))
+        step = self.climbing.step(candidate)
+        if step.told is not None:
+            self._tell(step.told)
+        if step.audited_at is not None:
+            self._set(candidate.number, "audited_at", step.audited_at)
+        return step.job
 
     # Telling
 
@@ -312,11 +269,13 @@ class Study:
         candidate.rungs.append(asdict(measurement))
         self._set(job.number, "rungs", candidate.rungs)
         if candidate.confirms is None:
-            self._note(candidate)
+            self.climbing.note(candidate)
         if further := self._advance(candidate):
             executor.submit(further)
 
     def _tell(self, told: Told) -> None:
+        if told.outcome == "cut":
+            self._set(told.number, "expected", told.accuracy)
         if told.reason:
             self._set(told.number, "reason", told.reason)
         self._set(told.number, "outcome", told.outcome)
