@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from nas.blocks import BLOCKS, options_of
+from nas.cli import commands as cli
 from nas.cli.arguments import make_parser
 from nas.config import StudyConfig
 from nas.space import Space
@@ -30,14 +31,7 @@ def test_commands_parse_and_name_files_that_exist(command: str) -> None:
 
 
 def test_there_are_commands() -> None:
-    assert {shlex.split(command)[1] for command in COMMANDS} == {
-        "space",
-        "search",
-        "front",
-        "retrain",
-        "bench",
-        "trust",
-    }
+    assert {shlex.split(command)[1] for command in COMMANDS} == cli.COMMANDS.keys()
 
 
 def test_the_study_snippet_is_a_study() -> None:
