@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from nas import blocks
 from nas.architecture import Architecture, Layer, Stage
@@ -71,6 +70,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, x: torch.Tensor, parameters: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        from torch.utils.flop_counter import flop_registry  # here, because it imports a compiler
+
+        self.flops = flop_registry
         self.macs = 0
         self.operators: list[Operator] = []
         self.parameters = parameters
@@ -94,10 +96,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return args[0], args[0].new_empty(0), args[0].new_empty(0)
         out = _convolved(*args) if func is _CONVOLUTION else func(*args, **(kwargs or {}))
         written = next(_tensors([out]))
-        if packet in flop_registry:
+        if packet in self.flops:
             shapes = [x.shape if isinstance(x, torch.Tensor) else x for x in args]
             # The counter itself is behind a wrapper that walks through trees of tensors.
-            self.macs += flop_registry[packet].__wrapped__(*shapes, out_shape=written.shape) // 2
+            self.macs += self.flops[packet].__wrapped__(*shapes, out_shape=written.shape) // 2
         places = [(self.storage(x), x) for x in _tensors([*args, *(kwargs or {}).values()])]
         inputs = [(self.numbers[place], x) for place, x in places if place in self.numbers]
         place = self.storage(written)

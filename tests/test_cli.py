@@ -395,7 +395,7 @@ def test_a_mistake_is_one_line_that_says_where_what_and_the_rule(wrong: Case, he
 @pytest.mark.parametrize(
     ("command", "error"),
     [
-        ("nas.report.front_csv", PermissionError(13, "Permission denied", "a.csv")),
+        ("nas.report.tables.front_csv", PermissionError(13, "Permission denied", "a.csv")),
         ("nas.run.Run.trials", OSError(28, "No space left on device", "run/journal.log")),
     ],
 )
@@ -566,6 +566,15 @@ def test_help_is_quick_and_light() -> None:
     assert not {"torch", "optuna", "pandas", "numpy", "matplotlib", "rich", "pydantic", "yaml"} & set(modules)
 
 
+def test_a_space_is_looked_at_without_what_a_search_needs(tmp_path: Path) -> None:
+    write(tmp_path)
+    script = "import sys, nas.cli; nas.cli.main(sys.argv[1:]); print(*sys.modules)"
+    command = [sys.executable, "-c", script, "space", str(tmp_path / "tiny.yaml"), "--budget", "params=1M"]
+    modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in modules
+    assert not {"optuna", "pandas", "scipy", "matplotlib", "rich"} & set(modules)
+
+
 def test_the_real_command_refuses_like_main(here: Path) -> None:
     for command in ("space nowhere.yaml", "search study.yaml --trials 0", "-x"):
         real = started(command, cwd=here)
@@ -578,7 +587,7 @@ GOES_ON = "nothing is lost, this goes on with it"
 @pytest.mark.parametrize(
     ("command", "function", "line"),
     [
-        ("space tiny.yaml", "nas.report.describe_space", "nas: stopped"),
+        ("space tiny.yaml", "nas.report.describe.describe_space", "nas: stopped"),
         ("front run", "nas.run.Run.trials", "nas: stopped"),
         (
             "search 'a b.yaml'",

@@ -25,28 +25,14 @@ from nas.config import StudyConfig
 from nas.costs import COSTS, costs
 from nas.evaluation import Measurement
 from nas.inputs import InputError
-from nas.report import (
-    FORMATS,
-    SearchWatch,
-    TrainingWatch,
-    TrustWatch,
-    compare_runs,
-    compare_text,
-    describe_space,
-    front_csv,
-    front_records,
-    front_text,
-    front_view,
-    plot_compare,
-    plot_front,
-    receipt_text,
-    space_text,
-)
 from nas.report import progress as progress_module
-from nas.report.describe import wilson
-from nas.report.plot import draw_front, short_number
-from nas.report.progress import duration
-from nas.report.text import aligned, short_stages
+from nas.report.compare import compare_runs, compare_text, plot_compare
+from nas.report.describe import describe_space, wilson
+from nas.report.plot import FORMATS, draw_front, plot_front, short_number
+from nas.report.progress import SearchWatch, TrainingWatch, TrustWatch, duration
+from nas.report.space import space_text
+from nas.report.tables import front_csv, front_records
+from nas.report.text import aligned, front_text, front_view, receipt_text, short_stages
 from nas.run import Run
 from nas.space import Space
 from nas.study import Told

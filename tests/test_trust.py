@@ -31,7 +31,7 @@ from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining
 from nas.executors import EXECUTORS
 from nas.executors.serial import Serial
 from nas.inputs import InputError, parse_yaml
-from nas.report import plot_trust, trust_text
+from nas.report.trust import plot_trust, trust_text
 from nas.scores import SCORES
 from nas.space import Space
 from nas.training import Diverged, _Run

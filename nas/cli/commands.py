@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def _space(options: argparse.Namespace) -> None:
-    from nas.report import describe_space, space_text
+    from nas.report.describe import describe_space
+    from nas.report.space import space_text
     from nas.space import Space
 
     budget = _budget(options.budget)
@@ -55,7 +56,8 @@ def _budget(items: list[str], costs: Iterable[str] | None = None) -> dict[str, f
 def _search(options: argparse.Namespace) -> None:
     import optuna
 
-    from nas.report import SearchWatch, front_records, save_tables
+    from nas.report.progress import SearchWatch
+    from nas.report.tables import front_records, save_tables
     from nas.study import search
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -88,7 +90,8 @@ def _overrides(options: argparse.Namespace, more: dict[str, Any]) -> list[str]:
 
 
 def _front(options: argparse.Namespace) -> None:
-    from nas.report import front_csv, front_records, plot_front
+    from nas.report.plot import plot_front
+    from nas.report.tables import front_csv, front_records
     from nas.run import Run
     from nas.tables import front_table
 
@@ -112,7 +115,7 @@ def _front(options: argparse.Namespace) -> None:
 
 def _picked(run: Run, which: str, front: pd.DataFrame) -> dict[str, Any]:
     """The candidate's row as `front --json` has it, and its architecture."""
-    from nas.report import front_records
+    from nas.report.tables import front_records
 
     architecture, row = run.pick(which)
     knee = architecture.id in set(front["id"][front["knee"]])
@@ -128,7 +131,7 @@ def _print_picked(run: Run, facts: dict[str, Any]) -> None:
 
 
 def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
-    from nas.report import front_text, receipt_text
+    from nas.report.text import front_text, receipt_text
     from nas.tables import receipt
 
     folder = shlex.quote(str(run.folder))
@@ -145,7 +148,7 @@ def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
 def _check_file(option: str, path: str | None) -> None:
     """Before anything is written: a mistyped name must not leave half of what was asked for."""
     from nas.inputs import refuse
-    from nas.report import FORMATS
+    from nas.report.plot import FORMATS
 
     if path is None:
         return
@@ -166,7 +169,7 @@ def _write(option: str, path: str, write: Callable[[Path], object]) -> None:
 
 def _retrain(options: argparse.Namespace) -> None:
     from nas.config import check_device
-    from nas.report import TrainingWatch
+    from nas.report.progress import TrainingWatch
     from nas.retrain import retrain
     from nas.run import Run
 
@@ -204,7 +207,7 @@ def _retrain(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from nas.bench import Task, play_all, read_table, summary
     from nas.bench.players import check_players
-    from nas.report import bench_text, plot_bench
+    from nas.report.bench import bench_text, plot_bench
 
     players = check_players(options.samplers.split(","), "--samplers")
     _check_file("--plot", options.plot)
@@ -229,7 +232,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from nas.report import compare_runs, compare_text, plot_compare
+    from nas.report.compare import compare_runs, compare_text, plot_compare
     from nas.run import Run
 
     _check_file("--plot", options.plot)
@@ -243,7 +246,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _trust(options: argparse.Namespace) -> None:
-    from nas.report import TrustWatch, save_trust, trust_text
+    from nas.report.progress import TrustWatch
+    from nas.report.trust import save_trust, trust_text
     from nas.trust import trust
 
     _check_run(options.run)

@@ -9,11 +9,9 @@ from functools import cached_property
 from itertools import pairwise, product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import optuna
 from annotated_types import Ge, Le
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from nas.architecture import Architecture, Stage, Value, unknown
 from nas.inputs import InputError, checked, read_yaml, refuse
@@ -33,6 +31,10 @@ from nas.rows import (
     whole,
 )
 from nas.space.members import Members, Params, stage_problem
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
 
 _CLASSES = Annotated[int, Ge(1), Le(100_000)]
 _DIVISOR = Annotated[int, Ge(1), Le(1000)]
@@ -144,6 +146,7 @@ class Space:
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Architecture:
         """Forms an architecture by asking an Optuna trial; it may be impossible, see `problem`."""
+        from optuna.distributions import IntDistribution
 
         def ask(name: str, values: tuple[Value, ...]) -> Value:
             distribution = self.distributions[name]
@@ -162,6 +165,8 @@ class Space:
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's view: whole numbers in equal steps are ordered, everything else is categorical."""
+        from optuna.distributions import CategoricalDistribution
+
         alternatives = {row.name for row in self.rows}
         return {
             name: CategoricalDistribution(values) if name in alternatives else _distribution(values)
@@ -245,6 +250,8 @@ def _merged(*parts: Params) -> Params:
 
 
 def _distribution(values: tuple[Value, ...]) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         steps = {int(b) - int(a) for a, b in pairwise(values)}
         if len(steps) == 1 and (step := steps.pop()) > 0:
