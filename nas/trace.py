@@ -13,13 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas import blocks
 from nas.architecture import Architecture, Layer, Stage
+from nas.meta import Blank, made
 
-# An inference runtime folds these into the operator in front of them: they work in its output's place. So they are
-# not even run here: their meta kernels are the slowest of all (4 ms for a batch normalisation).
-_NORMS = frozenset({"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"})
+# An inference runtime folds these into the operator in front of them: they work in its output's place.
+_FOLDED = frozenset("batch_norm relu relu_ relu6 hardtanh hardtanh_ hardswish silu sigmoid".split())
 _SUMS = frozenset({"addmm", "mm", "_adaptive_avg_pool3d"})
 _POOLS = frozenset({"avg_pool2d", "max_pool2d_with_indices", "_adaptive_avg_pool2d"})
-_ACTIVATIONS = frozenset("relu relu_ hardtanh hardtanh_ hardswish hardswish_ silu silu_ sigmoid sigmoid_".split())
 
 
 Kind = Literal["elementwise", "channelwise", "shuffle", "sum", "concat", "whole"]
@@ -56,13 +55,11 @@ class Trace:
     channels: tuple[int, ...]
 
 
-class _Blank(TorchFunctionMode):
-    """Builds modules without drawing their weights; half of the time of a trace went there."""
+class _Folding(TorchFunctionMode):
+    """Leaves out what is folded into the operator in front of it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init" or func.__name__ in ("fill_", "zero_"):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
+        return args[0] if func.__name__ in _FOLDED else func(*args, **(kwargs or {}))
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -89,19 +86,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return int(x.untyped_storage()._cdata)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        packet = func._overloadpacket
-        if packet.__name__ in _ACTIVATIONS:
-            return args[0]
-        if packet.__name__ in _NORMS:
-            return args[0], args[0].new_empty(0), args[0].new_empty(0)
-        out = _convolved(*args) if func is _CONVOLUTION else func(*args, **(kwargs or {}))
+        packet, kwargs = func._overloadpacket, kwargs or {}
+        places = [(self.storage(x), x) for x in _tensors([*args, *kwargs.values()])]
+        inputs = [(self.numbers[place], x) for place, x in places if place in self.numbers]
+        out = made(func, args, kwargs) if all(x.is_contiguous() for _, x in inputs) else func(*args, **kwargs)
         written = next(_tensors([out]))
         if packet in self.flops:
             shapes = [x.shape if isinstance(x, torch.Tensor) else x for x in args]
             # The counter itself is behind a wrapper that walks through trees of tensors.
             self.macs += self.flops[packet].__wrapped__(*shapes, out_shape=written.shape) // 2
-        places = [(self.storage(x), x) for x in _tensors([*args, *(kwargs or {}).values()])]
-        inputs = [(self.numbers[place], x) for place, x in places if place in self.numbers]
         place = self.storage(written)
         if place not in self.numbers and place not in self.parameters and inputs:
             number, x = inputs[0]
@@ -126,29 +119,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             same = self.channels[number] == channels
             return same and all(x.is_contiguous() and x.shape[1:2] == (channels,) for x in views)
         return kind == "shuffle" or all(x.is_contiguous() for x in views)
-
-
-_CONVOLUTION = torch.ops.aten.convolution.default
-
-
-def _convolved(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    *_: Any,
-) -> torch.Tensor:
-    """What a convolution gives, without values: torch's own way to say so is in Python, and slow."""
-    assert not transposed
-    kernel = weight.shape[2:]
-    sides = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(x.shape[2:], padding, dilation, kernel, stride, strict=True)
-    ]
-    return x.new_empty((x.shape[0], weight.shape[0], *sides))
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
@@ -179,16 +149,16 @@ def _kind(func: Any, args: Any, x: torch.Tensor, written: torch.Tensor, channels
 @cache
 def trace_layer(layer: Layer) -> Trace:
     """Builds the layer on the meta device and runs it once in evaluation mode: no weights, no arithmetic."""
-    with torch.device("meta"), _Blank():
+    with Blank():
         module = blocks.make(
             layer.block, layer.in_channels, layer.out_channels, layer.stride, layer.resolution, dict(layer.options)
         ).eval()
     x = torch.empty(1, layer.in_channels, layer.resolution, layer.resolution, device="meta")
-    weights = [*module.parameters(), *module.buffers()]
-    recorder = _Recorder(x, {_Recorder.storage(weight) for weight in weights})
-    with torch.no_grad(), recorder:
+    weights = list(module.parameters())
+    recorder = _Recorder(x, {_Recorder.storage(held) for held in (*weights, *module.buffers())})
+    with torch.no_grad(), recorder, _Folding():
         module(x)
-    params = sum(weight.numel() for weight in module.parameters())
+    params = sum(weight.numel() for weight in weights)
     elements, channels = tuple(recorder.elements), tuple(recorder.channels)
     return Trace(layer, params, recorder.macs, tuple(recorder.operators), elements, channels)
 

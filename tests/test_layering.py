@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "nas"
 
 # The one list. A module is a file of nas/ or a family folder; it imports only from rows above its own.
 LAYERS = (
-    ("inputs", "files", "machine"),
+    ("inputs", "files", "machine", "meta"),
     ("architecture", "blocks", "data", "pareto", "rungs"),
     ("rows", "network", "augment", "surrogate"),
     ("space", "training", "trace", "weights"),

@@ -1,6 +1,6 @@
 """The costs of many layers: each distinct layer is traced once, and what was seen is kept on disk for the next time.
 
-A trace takes some 5 ms, and a large space has thousands of layers.
+A trace takes some 2 ms, and a large space has thousands of layers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WORTH_KEEPING = 100
 """Layers, if not fewer were traced anew, that are written to disk."""
 
 WORTH_FORKING = 300
-"""New layers that are traced by more than one process; about a second's work."""
+"""New layers that are traced by more than one process; half a second's work."""
 
 
 class TooManyLayers(Exception):  # noqa: N818 - a bound, not a fault
@@ -100,6 +100,7 @@ def _fingerprint(blocks: tuple[tuple[str, type], ...], costs: tuple[tuple[str, o
         *package.glob("blocks/*.py"),
         *package.glob("costs/*.py"),
         package / "trace.py",
+        package / "meta.py",
         package / "architecture.py",
     ]
     known = {str(file) for file in files}
