@@ -1,7 +1,8 @@
 """The exact distribution of a cost that adds up, from two halves: what can stand in front of a row, and what behind.
 
 Either half takes far fewer values than their sums, which are never listed: how many members cost at most x is a scalar
-product for every class of nodes between the halves.
+product for every class of nodes between the halves. In front, where values are dense, there is a number for every step
+of the cost; behind, where they are few, a list of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ MOST_WORK = 1_500_000_000
 """Additions for one cost; some two seconds."""
 _COUNTED = 75
 """About so often a distribution is asked how many members cost at most x."""
+_SORTED, _LOOKED_UP = 100, 10
+"""What it takes to sort a value among others, and to look one up, in additions."""
 _WORD = 64
 # Behind so many bits, an error of rounding could be as large as half of 2^64.
 _MOST_BITS = 95
@@ -44,12 +47,13 @@ class Halves:
             each = classes.all[number]
             np.maximum.at(reach, each.after, reach[number] + each.costs)
         self._spread_behind, self._spread_before = high - self._low, reach - self._before
+        self._values = self._most_values(classes.step(self._low))
         self._level = np.zeros(len(classes.all), dtype=np.int64)
         for number, each in enumerate(classes.all[1:], 1):
             self._level[number] = self._level[each.after[0]] + 1
         kinds: list[type[np.generic]] = [np.uint64] if self.size < 2**63 else [np.uint64, np.float64]
         plans = [self._plan(cut) for cut in range(int(self._level[classes.root]) + 1)]
-        work, self._cut, self._step_before, self._step_behind = min(plans)
+        work, self._cut, self._step = min(plans)
         if work * len(kinds) > most_work or self.size.bit_length() > _MOST_BITS:
             raise TooMuchWork(f"{work * len(kinds):.3g} additions for {name}")
         self._known: dict[int, int] = {}
@@ -92,74 +96,66 @@ class Halves:
             turn += 1
         return high
 
-    def _plan(self, cut: int) -> tuple[int, int, int, int]:
-        """(work, cut, unit of the costs before, unit of those behind) for the halves that meet at a level."""
-        before = behind = 0
+    def _most_values(self, step: int) -> Ints:
+        """For every class, a bound on how many different costs are behind it."""
+        found = np.ones(len(self._classes.all), dtype=np.int64)
+        for number, each in enumerate(self._classes.all[1:], 1):
+            found[number] = min(found[each.after].sum(), self._spread_behind[number] // step + 1)
+        return found
+
+    def _plan(self, cut: int) -> tuple[int, int, int]:
+        """(work, cut, unit of the costs before) for the halves that meet at a level."""
+        step = 0
         for number, each in enumerate(self._classes.all[1:], 1):
             if self._level[number] > cut:
-                before = gcd(before, int(np.gcd.reduce(self._more_before(number, each))))
-            else:
-                behind = gcd(behind, int(np.gcd.reduce(self._more_behind(number, each))))
-        before = before or 1
-        behind = gcd(behind, before)  # so that a step in front is whole steps behind
-        sizes_before, sizes_behind = self._spread_before // before + 1, self._spread_behind // behind + 1
-        work = 0
+                step = gcd(step, int(np.gcd.reduce(self._more_before(number, each))))
+        step = step or 1
+        work = _COUNTED * _LOOKED_UP * int(self._values[self._level == cut].sum())
         for number, each in enumerate(self._classes.all[1:], 1):
-            here = self._level[number] > cut
-            work += int(sizes_before[number]) * len(each.after) if here else int(sizes_behind[each.after].sum())
-        work += _COUNTED * int(sizes_before[self._level == cut].sum())
-        return work, cut, before, behind
+            if self._level[number] > cut:
+                work += (int(self._spread_before[number]) // step + 1) * len(each.after)
+            else:
+                work += _SORTED * int(self._values[each.after].sum())
+        return work, cut, step
 
     def _more_before(self, number: int, each: Class) -> Ints:
         more: Ints = each.costs + self._before[number] - self._before[each.after]
         return more
 
-    def _more_behind(self, number: int, each: Class) -> Ints:
-        more: Ints = each.costs + self._low[each.after] - self._low[number]
-        return more
-
     def _count_before(self, kind: type[np.generic]) -> dict[int, Counts]:
-        """For every class at the cut, how many paths lead to it at each cost, and as many of at most that cost."""
+        """For every class at the cut, how many paths lead to it at each cost (in steps beyond the least) at most."""
         found = {self._classes.root: np.ones(1, dtype=kind)}
         for number in range(self._classes.root, 0, -1):
             if self._level[number] > self._cut and number in found:
                 each, here = self._classes.all[number], found.pop(number)
-                for after, shift, count in _edges(each, self._more_before(number, each) // self._step_before):
+                shifts = self._more_before(number, each) // self._step
+                for after, shift, count in zip(each.after.tolist(), shifts.tolist(), each.counts, strict=True):
                     if after not in found:
-                        found[after] = np.zeros(int(self._spread_before[after]) // self._step_before + 1, dtype=kind)
+                        found[after] = np.zeros(int(self._spread_before[after]) // self._step + 1, dtype=kind)
                     found[after][shift : shift + len(here)] += here * kind(count)
-        return found
+        return {number: np.cumsum(here) for number, here in found.items()}
 
-    def _count_behind(self, kind: type[np.generic]) -> dict[int, Counts]:
-        """For every class at the cut, how many paths lead from it to the end at each cost at most."""
-        found = {0: np.ones(1, dtype=kind)}
+    def _count_behind(self, kind: type[np.generic]) -> dict[int, tuple[Ints, Counts]]:
+        """For every class at the cut, the costs behind it in rising order, and how many paths have each."""
+        found = {0: (np.zeros(1, dtype=np.int64), np.ones(1, dtype=kind))}
         for number, each in enumerate(self._classes.all[1:], 1):
             if self._level[number] <= self._cut:
-                here = np.zeros(int(self._spread_behind[number]) // self._step_behind + 1, dtype=kind)
-                for after, shift, count in _edges(each, self._more_behind(number, each) // self._step_behind):
-                    part = found[after]
-                    here[shift : shift + len(part)] += part * kind(count)
-                found[number] = here
-        return {number: np.cumsum(here) for number, here in found.items() if self._level[number] == self._cut}
+                parts = [found[after] for after in each.after.tolist()]
+                costs = np.concatenate([part[0] + cost for part, cost in zip(parts, each.costs, strict=True)])
+                counts = np.concatenate([part[1] * kind(n) for part, n in zip(parts, each.counts, strict=True)])
+                order = np.argsort(costs, kind="stable")
+                first = np.flatnonzero(np.diff(costs[order], prepend=-1))
+                found[number] = costs[order[first]], np.add.reduceat(counts[order], first)
+        return {number: here for number, here in found.items() if self._level[number] == self._cut}
 
-    def _product(self, x: int, before: dict[int, Counts], behind: dict[int, Counts]) -> Any:
+    def _product(self, x: int, before: dict[int, Counts], behind: dict[int, tuple[Ints, Counts]]) -> Any:
         """The paths of cost at most x; those of 64 bits modulo 2^64."""
-        total: Any = next(iter(behind.values())).dtype.type(0)
-        stride = self._step_before // self._step_behind
+        total: Any = next(iter(before.values())).dtype.type(0)
         for number, front in before.items():
-            back = behind[number]
-            # Entry i in front goes with entries up to first - i * stride behind.
-            first = (x - int(self._before[number]) - int(self._low[number])) // self._step_behind
-            if first < 0:
-                continue
-            full = min(len(front), max(0, -(-(first - len(back) + 1) // stride)))
-            some = front[full : first // stride + 1]
-            start = first - full * stride
-            part = back[start::-stride][: len(some)]
+            costs, counts = behind[number]
+            room = x - int(self._before[number])
+            some = costs[: costs.searchsorted(room, "right")]
+            steps = np.minimum((room - some) // self._step, len(front) - 1)
             with np.errstate(over="ignore"):
-                total = total + np.dot(some, part) + front[:full].sum() * back[-1]
+                total = total + np.dot(front[steps], counts[: len(some)])
         return total
-
-
-def _edges(each: Class, shifts: Ints) -> list[tuple[int, int, int]]:
-    return list(zip(each.after.tolist(), shifts.tolist(), each.counts.tolist(), strict=True))
