@@ -8,7 +8,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,14 @@ class Stage:
 
     def layers(self, channels: int, resolution: int) -> Iterator[Layer]:
         """The stage's layers on an input of `channels` x `resolution` x `resolution`, no-operations left out."""
-        for index in range(self.n):
-            stride = self.s if index == 0 else 1
-            layer = Layer(self.block, channels, self.c, stride, resolution, self.options)
-            channels, resolution = layer.out_channels, layer.out_resolution
-            if not layer.changes_nothing:
-                yield layer
+        for layer, times in self.runs(channels, resolution):
+            yield from repeat(layer, times)
+
+    def runs(self, channels: int, resolution: int) -> list[tuple[Layer, int]]:
+        """The stage's `layers`, and how often each stands there: all behind the first are alike."""
+        pair = _first_and_next(self.block, channels, self.c, self.s, resolution, self.options)
+        times = (min(self.n, 1), self.n - 1)
+        return [(layer, n) for layer, n in zip(pair, times, strict=True) if n > 0 and not layer.changes_nothing]
 
     def after(self, channels: int, resolution: int) -> tuple[int, int]:
         """(channels, resolution) behind the stage."""
@@ -84,6 +87,13 @@ class Stage:
         text = f"{self.block}{self.c}" + (f"x{self.n}" if self.n != 1 else "") + (f"/{self.s}" if self.s != 1 else "")
         options = sorted(self.options, key=lambda item: ({"t": 0, "k": 1}.get(item[0], 2), item[0]))
         return " ".join([text, *(_short(name, value) for name, value in options)])
+
+
+@lru_cache(maxsize=2**16)
+def _first_and_next(*stage: Any) -> tuple[Layer, Layer]:
+    """The first layer of a stage of these fields, and what follows it."""
+    first = Layer(*stage)
+    return first, Layer(first.block, first.out_channels, first.out_channels, 1, first.out_resolution, first.options)
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,9 @@ def test_ranks_are_the_members_within_a_limit_each_once(
 @given(spaces(most=120), names, st.data())
 def test_values_of_choices(pair: tuple[Space, Named], name: str, data: st.DataObject) -> None:
     space, members = pair
-    found = used_ranges(Graph(space), name)
-    assert found is not None
+    ranges = used_ranges(Graph(space), [name])
+    assert ranges is not None
+    found = ranges[name]
     expected: dict[tuple[str, Any], list[int]] = {
         (choice, value): [] for choice, values in space.choices.items() for value in values
     }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.architecture import Architecture, Layer, Stage
+from nas.architecture import Architecture, Stage
 from nas.census.ledger import layer_costs
 from nas.costs import COSTS, combine
 from nas.space import Space
@@ -39,11 +39,10 @@ class Graph:
         self.begin: Ints = np.array(begin, dtype=np.int64)
         self.after: Ints = np.array(after, dtype=np.int64)
         places = self._places()
-        self.costs_at: dict[tuple[Stage, State], tuple[int, ...]] = _stage_costs(places)
-        none = (0,) * len(NAMES)
-        costs = [*([none] * len(self.resolutions)), *(self.costs_at[place] for place in places)]
-        self.values: Ints = np.array(costs, dtype=np.int64)
+        costs = _stage_costs(places)
+        self.values: Ints = np.concatenate([np.zeros((len(self.resolutions), len(NAMES)), dtype=np.int64), costs])
         """Of every edge (row), every cost in the order of COSTS (column)."""
+        self.costs_at: dict[tuple[Stage, State], list[int]] = dict(zip(places, costs.tolist(), strict=True))
 
     @property
     def nodes(self) -> int:
@@ -135,16 +134,18 @@ def joined(name: str) -> Callable[[Any, Any], Any]:
     return np.add if COSTS[name].combine == "sum" else np.maximum
 
 
-def _stage_costs(places: Sequence[tuple[Stage, State]]) -> dict[tuple[Stage, State], tuple[int, ...]]:
-    layers: dict[tuple[Stage, State], list[Layer]] = {}
-    for stage, state in places:
-        if (stage, state) not in layers:
-            layers[stage, state] = list(stage.layers(*state))
-    found = layer_costs({layer for row in layers.values() for layer in row})
-    nothing = (0,) * len(COSTS)
-    return {
-        place: tuple(_together([nothing, *(found[layer] for layer in row)]).values()) for place, row in layers.items()
-    }
+def _stage_costs(places: Sequence[tuple[Stage, State]]) -> Ints:
+    """Of the stage at every place (row), every cost in the order of COSTS (column)."""
+    stages = [stage.runs(*state) for stage, state in places]
+    numbers = {layer: number for number, layer in enumerate({layer for runs in stages for layer, _ in runs})}
+    known, none = layer_costs(numbers), (len(numbers), 0)
+    costs = np.array([*(known[layer] for layer in numbers), (0,) * len(NAMES)], dtype=np.int64)
+    # Two runs at most: a stage that has fewer is filled up with no layer, which costs nothing.
+    runs = [[*((numbers[layer], n) for layer, n in runs), none, none][:2] for runs in stages]
+    number, times = np.moveaxis(np.array(runs), 2, 0)
+    total, most = (times[..., None] * costs[number]).sum(axis=1), costs[number].max(axis=1)
+    found: Ints = np.where([joined(name) is np.add for name in NAMES], total, most)
+    return found
 
 
 def _together(rows: Sequence[Sequence[int]]) -> dict[str, int]:

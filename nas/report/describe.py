@@ -119,11 +119,11 @@ def _values(graph: Graph, budget: Mapping[str, float]) -> dict[str, Any] | None:
     (`free`), as {choice: [value]}; None where there are too many combinations to say."""
     unused: dict[str, list[Any]] = {}
     worst: dict[tuple[str, Any], bool] = {}
+    ranges = used_ranges(graph, budget)
+    if ranges is None:
+        return None
     for name, limit in budget.items():
-        ranges = used_ranges(graph, name)
-        if ranges is None:
-            return None
-        for (choice, value), (low, high) in ranges.items():
+        for (choice, value), (low, high) in ranges[name].items():
             if low > limit and value not in unused.setdefault(choice, []):
                 unused[choice].append(value)
             worst[choice, value] = worst.get((choice, value), True) and -inf < high <= limit

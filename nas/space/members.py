@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from nas import blocks
@@ -55,8 +55,7 @@ def _layer_problem(layer: Layer) -> str | None:
 
 def stage_problem(stage: Stage, channels: int, resolution: int) -> str | None:
     """Why a stage cannot stand behind `channels` x `resolution`^2, or None."""
-    # All layers behind the second are like the second.
-    return next(filter(None, map(_layer_problem, islice(stage.layers(channels, resolution), 2))), None)
+    return next(filter(None, (_layer_problem(layer) for layer, _ in stage.runs(channels, resolution))), None)
 
 
 class Members:
