@@ -52,7 +52,8 @@ def options_of(block: str) -> dict[str, Option]:
     }
 
 
-def defaults_of(block: str) -> dict[str, Any]:
+@cache
+def defaults_of(block: str) -> Mapping[str, Any]:
     """The default of every option of a block, None where it must be given."""
     return {name: option.default for name, option in options_of(block).items()}
 

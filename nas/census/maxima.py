@@ -13,14 +13,24 @@ import numpy as np
 from nas.census.graph import Graph
 
 
-def _counts(graph: Graph, name: str, limit: float) -> list[int]:
-    """For every node, how many paths from it to the end have no stage above `limit`."""
-    allowed, after, found = graph.column(name) <= limit, graph.after, [0] * graph.nodes + [1]
-    for node in reversed(range(graph.nodes)):
-        part = graph.edges(node)
-        ends, edges = np.unique(after[part][allowed[part]], return_counts=True)
-        found[node] = sum(found[end] * count for end, count in zip(ends.tolist(), edges.tolist(), strict=True))
-    return found
+class _Counter:
+    """How many paths of a graph have no stage above a limit: the edges between two nodes are looked at together."""
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        node = np.repeat(np.arange(graph.nodes), np.diff(graph.begin))
+        order = np.lexsort([graph.after, node])
+        ends = np.column_stack([node, graph.after])[order]
+        self._first = np.flatnonzero((np.diff(ends, axis=0, prepend=-1) != 0).any(axis=1))
+        self._ends: list[list[int]] = ends[self._first].tolist()
+        self._costs, self._nodes = graph.column(name)[order], graph.nodes
+
+    def counts(self, limit: float) -> list[int]:
+        """For every node, how many such paths lead from it to the end."""
+        found = [0] * self._nodes + [1]
+        edges = np.add.reduceat(self._costs <= limit, self._first, dtype=np.int64).tolist()
+        for (node, after), count in zip(reversed(self._ends), reversed(edges), strict=True):
+            found[node] += count * found[after]
+        return found
 
 
 class MaxTable:
@@ -29,7 +39,7 @@ class MaxTable:
     exact = True
 
     def __init__(self, graph: Graph, name: str, limit: float) -> None:
-        self.graph, self._counts = graph, _counts(graph, name, limit)
+        self.graph, self._counts = graph, _Counter(graph, name).counts(limit)
         self._allowed = graph.column(name) <= limit
 
     @property
@@ -54,14 +64,14 @@ class Maxima:
     """How many members of a graph cost at most so much."""
 
     def __init__(self, graph: Graph, name: str) -> None:
-        self._graph, self._name = graph, name
+        self._counter = _Counter(graph, name)
         self._values = np.unique(graph.column(name)).tolist()
         self._known: dict[float, int] = {}
         self.size = self.within(self._values[-1])
 
     def within(self, limit: float) -> int:
         if limit not in self._known:
-            self._known[limit] = _counts(self._graph, self._name, limit)[0]
+            self._known[limit] = self._counter.counts(limit)[0]
         return self._known[limit]
 
     def quantiles(self, shares: Sequence[float]) -> list[int]:
