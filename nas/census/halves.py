@@ -128,11 +128,12 @@ class Halves:
         for number in range(self._classes.root, 0, -1):
             if self._level[number] > self._cut and number in found:
                 each, here = self._classes.all[number], found.pop(number)
-                shifts = self._more_before(number, each) // self._step
-                for after, shift, count in zip(each.after.tolist(), shifts.tolist(), each.counts, strict=True):
+                shifts, times = self._more_before(number, each) // self._step, each.counts.tolist()
+                parts = {n: here * kind(n) for n in set(times)}
+                for after, shift, n in zip(each.after.tolist(), shifts.tolist(), times, strict=True):
                     if after not in found:
                         found[after] = np.zeros(int(self._spread_before[after]) // self._step + 1, dtype=kind)
-                    found[after][shift : shift + len(here)] += here * kind(count)
+                    found[after][shift : shift + len(here)] += parts[n]
         return {number: np.cumsum(here) for number, here in found.items()}
 
     def _count_behind(self, kind: type[np.generic]) -> dict[int, tuple[Ints, Counts]]:

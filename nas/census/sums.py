@@ -20,6 +20,8 @@ MOST_WORK = 600_000_000
 MOST_CELLS = 32_000_000
 """Numbers in one table; 256 MB."""
 _DIGIT = 32
+_SPARSE = 20
+"""Where no more than one number in so many is not 0, these are added one by one."""
 Counts = NDArray[np.uint64]
 
 
@@ -49,7 +51,9 @@ class SumTable:
         self._fill(classes, low)
         ends = low[classes.of[graph.after]] - np.repeat(low[classes.of[:-1]], np.diff(graph.begin))
         self._shift: Ints = (graph.column(name) + ends) // self.unit
-        self._class: Ints = classes.of[graph.after]
+        behind: Ints = classes.of[graph.after]
+        self._columns, self._most = self._base[behind], self._last[behind]
+        """For every edge, where in the table the counts behind it begin, and the last of them."""
         self._root = classes.root
 
     @property
@@ -68,9 +72,8 @@ class SumTable:
         left = int(self._last[self._root])
         while node < graph.nodes:
             part = graph.edges(node)
-            where = self._class[part]
-            rest = np.minimum(left - self._shift[part], self._last[where])
-            counts = np.where(rest >= 0, self._at(self._base[where] + np.maximum(rest, 0)), 0)
+            rest = np.minimum(left - self._shift[part], self._most[part])
+            counts = np.where(rest >= 0, self._at(self._columns[part] + rest), 0)
             totals: Any = np.cumsum(counts) if self._digits == 1 else list(accumulate(counts.tolist()))
             # Both are numbers of 64 bits, or both Python's.
             place = (
@@ -85,7 +88,7 @@ class SumTable:
 
     def _at(self, places: Ints) -> NDArray[np.generic]:
         """The counts in these columns of the table: numbers of 64 bits, or Python's where they would not do."""
-        found = self._table[:, np.minimum(places, self._table.shape[1] - 1)]
+        found = self._table.take(places, axis=1, mode="clip")
         return found[0] if self._digits == 1 else np.array([*_whole(found), None], dtype=object)[:-1]
 
     def _effort(self, classes: Classes, low: Ints) -> tuple[int, int]:
@@ -109,15 +112,21 @@ class SumTable:
         parts = [self._table[:, b : b + n] for b, n in zip(self._base.tolist(), sizes.tolist(), strict=True)]
         if sizes[0]:
             parts[0][0, 0] = 1
+        filled = [np.flatnonzero(parts[0][0])]
         for number, each in enumerate(classes.all[1:], 1):
             here = parts[number]
             shifts = self._shifts(low, number, each).tolist()
             for after, shift, count in zip(each.after.tolist(), shifts, each.counts.tolist(), strict=True):
                 behind = parts[after][:, : max(0, here.shape[1] - shift)]
-                if behind.shape[1]:
+                few = filled[after]
+                if len(few) * _SPARSE < behind.shape[1]:
+                    few = few[: few.searchsorted(behind.shape[1])]
+                    here[:, few + shift] += behind[:, few] * np.uint64(count)
+                elif behind.shape[1]:
                     part = here[:, shift : shift + behind.shape[1]]
                     part += behind if count == 1 else behind * np.uint64(count)
             self._carry(here)
+            filled.append(np.flatnonzero(here.any(axis=0)))
         for here in parts:
             np.cumsum(here, axis=1, out=here)
             self._carry(here)
