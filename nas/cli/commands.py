@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import shlex
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 
 def _space(options: argparse.Namespace) -> None:
-    # Imports and a space make objects by the hundred thousand, and they stay: to look for garbage among them every 700
-    # objects took a tenth of the time.
-    gc.set_threshold(100_000)
     from nas.report.describe import describe_space
     from nas.report.space import space_text
     from nas.space import Space
