@@ -125,6 +125,17 @@ def test_every_player_plays(csv: Path, player: str) -> None:
         assert len(played.places) == 8 and task.fits[played.places].all(), "nothing over the budget, nothing twice"
 
 
+def test_a_walk_goes_by_the_other_cost_where_depth_is_equal(tmp_path: Path) -> None:
+    """Front after front of the greatest depth and least params; of two rows that are equal in all, one at a time."""
+    rows = [(0, 1, 5, 1), (1, 2, 5, 1), (2, 2, 9, 1), (3, 2, 9, 1), (4, 1, 7, 2)]
+    data = pd.DataFrame(rows, columns=["row", "feature.depth", "cost.macs", "cost.params"]).assign(accuracy=0.5)
+    data.to_csv(tmp_path / "made.csv", index=False)
+    task = Task(read_table(tmp_path / "made.csv"), "params")
+    found = [list(WALKS["walk-depth"](task, seed)) for seed in range(8)]
+    assert {tuple(sorted(walk[:2])) for walk in found} == {(2, 3)} and {walk[0] for walk in found} == {2, 3}
+    assert {walk[2] for walk in found} == {1}
+
+
 def test_the_summary_counts_evaluations(csv: Path) -> None:
     task = Task(read_table(csv), "params", {"macs": 100.0})
     told: list[str] = []

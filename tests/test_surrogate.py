@@ -113,11 +113,13 @@ def test_a_process_passes_through_what_it_has_seen_and_knows_the_rest_less() -> 
     theta[0] = math.log(1e-6)
     process = Process(kernel, theta, known, scores)
     mean, deviation = process.predict(known)
+    np.testing.assert_allclose(process.fitted, mean, atol=1e-8)
     distinct = [n for n in range(10) if (known.embedded == known.embedded[n]).all(axis=1).sum() == 1]
     np.testing.assert_allclose(mean[distinct], scores[distinct], atol=0.01)
     other = inputs(10, 3)[1]
     assert deviation.max() < 0.01 < np.median(process.predict(other)[1])
     both = process.given(other, process.predict(other)[0])
+    np.testing.assert_allclose(both.fitted, np.concatenate([both.predict(x)[0] for x in (known, other)]), atol=1e-5)
     assert (both.predict(other)[1] < process.predict(other)[1] + 1e-9).all()
     np.testing.assert_allclose(both.predict(known)[0], mean, atol=1e-2)
 
@@ -341,6 +343,34 @@ def test_a_cost_that_is_another_value_is_refused() -> None:
         run(study, 6)
     with pytest.raises(ValueError, match=r"a study has 2 objectives, named \['accuracy'\], but must have one score"):
         run(started(made(objectives=["accuracy"])), 6)
+
+
+def test_a_value_may_be_none() -> None:
+    """It is not the same as not to be asked."""
+    space = {"gate": CategoricalDistribution((None, "se")), "cap": CategoricalDistribution((None, 8))}
+
+    def asked(answers: Params) -> list[str]:
+        return ["gate", "cap"] if answers["gate"] else ["gate"]
+
+    domain = Domain(space, lambda params: {"size": float(len(params))}, active=asked)
+    assert domain.everything is not None and [each.params for each in domain.everything] == [
+        {"gate": None},
+        {"gate": "se", "cap": None},
+        {"gate": "se", "cap": 8},
+    ]
+    assert [each.codes for each in domain.everything] == [(0, -1), (1, 0), (1, 1)]
+    assert domain.read({"gate": "se"}) is None and domain.read({"gate": None, "cap": 8}) is domain.everything[0]
+
+
+def test_neighbours_are_one_choice_away_and_ask_what_is_new() -> None:
+    domain = Domain(SPACE, costs, {"params": 900.0}, active=active)
+    centre = domain.candidate({"block": "plain", "kernel": 3, "repeats": 1})
+    assert centre is not None
+    found = [each.params for each in domain.neighbours([centre], random.Random(0))]
+    assert len(found) == 2 + 2 + 2 and all(costs(params)["params"] <= 900 for params in found)
+    for params in found:
+        changed = [name for name in centre.params if params[name] != centre.params[name]]
+        assert len(changed) == 1 and ("groups" in params) == (params["block"] == "wide")
 
 
 def test_a_space_too_large_to_list() -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import product, repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -80,7 +80,7 @@ class Domain:
         return _remembered(self._read, self._name(given), lambda: self._complete(given))
 
     def _name(self, params: Params) -> Hashable:
-        return tuple(params.get(name, _NOT_ASKED) for name in self._names)
+        return tuple(map(params.get, self._names, repeat(_NOT_ASKED)))
 
     def _find(self, params: Params) -> Candidate | None:
         try:

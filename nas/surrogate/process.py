@@ -11,7 +11,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dtrtri
 
 Array = NDArray[np.float64]
 CONSTANT = 1.0
@@ -157,14 +158,13 @@ class Process:
         covariance = self.kernel(self.theta, self.inputs, self.inputs)
         covariance[np.diag_indices(len(self.inputs))] += np.exp(self.theta[0])
         lower = np.linalg.cholesky(covariance)
-        inverse = solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False)
+        inverse = dtrtri(lower, lower=1)[0]
         return inverse, inverse.T @ (inverse @ self.scores)
 
-    def mean(self, inputs: Inputs) -> Array:
-        """(n,) of the latent scores, in the unit of the scores."""
-        if not len(self.inputs):
-            return np.zeros(len(inputs))
-        value: Array = self.kernel(self.theta, inputs, self.inputs) @ self._solved[1]
+    @property
+    def fitted(self) -> Array:
+        """(n,) means of the latent scores of its own inputs."""
+        value: Array = self.scores - np.exp(self.theta[0]) * self._solved[1]
         return value
 
     def predict(self, inputs: Inputs) -> tuple[Array, Array]:

@@ -76,9 +76,10 @@ class Belief:
             theta = _learnt(_Sample(kernel, inputs.take(rows), scores[rows]))
         return cls(Process(kernel, theta, inputs, standard), shift, unit)
 
-    def mean(self, inputs: Inputs) -> Array:
-        """(n,) of scores without noise."""
-        return self.process.mean(inputs) * self.unit + self.shift
+    @property
+    def fitted(self) -> Array:
+        """(n,) means, without noise, of the scores that were observed or expected."""
+        return self.process.fitted * self.unit + self.shift
 
     def predict(self, inputs: Inputs) -> tuple[Array, Array]:
         """Mean and standard deviation (n,) of scores without noise."""
@@ -89,7 +90,7 @@ class Belief:
         """As if these had been observed to be as predicted (Ginsbourger et al. 2010: the kriging believer)."""
         if not len(inputs):
             return self
-        return Belief(self.process.given(inputs, self.process.mean(inputs)), self.shift, self.unit)
+        return Belief(self.process.given(inputs, self.process.predict(inputs)[0]), self.shift, self.unit)
 
 
 class _Sample:

@@ -52,7 +52,7 @@ class Worth:
         self._belief = belief.expecting(domain.inputs(record.pending))
         self._members = [*record.told, *record.pending]
         # What was observed is noisy: the front is that of what is believed of it.
-        self._scores = self._belief.mean(domain.inputs(self._members))
+        self._scores = self._belief.fitted
         self._costs = self._of(self._members)
         self._reference = self._worst()
 
