@@ -54,7 +54,7 @@ class SurrogateSampler(BaseSampler):
     ideal: the perfect score, 1 or (if it is minimised) 0 by default. The model's scale is the logarithm of the
         distance to it; if scores lie beyond it, the scale is that of the score.
     reference: the worst values, by objective, that count as hypervolume; by default the worst score told, and the
-        greatest cost told or in a sample of what is within the budget.
+        greatest cost told, or in a sample of what is within the budget, with a tenth of the costs' range more.
     active: which names are asked, given answers to all; all by default. A Space knows.
     draw: a random candidate within the budget, or None; by default answers are drawn until they fit.
     startup: first proposals, which are spread over choices and features.

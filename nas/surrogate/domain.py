@@ -99,15 +99,17 @@ class Domain:
     def inputs(self, candidates: Sequence[Candidate]) -> Inputs:
         """Features are standardised by a sample that is always the same."""
         middle, spread = self._centre
+        width = len(candidates[0].features) if candidates else len(middle)
         codes = np.array([each.codes for each in candidates], dtype=np.intp).reshape(len(candidates), len(self._names))
-        features = np.array([each.features for each in candidates], dtype=np.float64).reshape(
-            len(candidates), len(middle)
-        )
+        features = np.array([each.features for each in candidates], dtype=np.float64).reshape(len(candidates), width)
         # A candidate far out of the sample must not outweigh all others in a regression with squares.
         return Inputs(self.encoding.embed(codes), np.clip((features - middle) / spread, -4.0, 4.0))
 
     @cached_property
     def _centre(self) -> tuple[Array, Array]:
+        """Mean and standard deviation (features,); 0 and 1 if no sample was found."""
+        if not self.sample:
+            return np.zeros(1), np.ones(1)
         table = np.array([each.features for each in self.sample], dtype=np.float64)
         spread = table.std(axis=0)
         return table.mean(axis=0), np.where(spread > 1e-9, spread, np.inf)
@@ -117,7 +119,10 @@ class Domain:
     @cached_property
     def sample(self) -> list[Candidate]:
         """Members within the budget, the same at any time."""
-        return list(self.draws(random.Random("sample"), SAMPLE))
+        rng, everything = random.Random("sample"), self.everything
+        if everything is not None:
+            return rng.sample(everything, min(SAMPLE, len(everything)))
+        return list(self.draws(rng, SAMPLE))
 
     def draws(self, rng: random.Random, count: int) -> Iterator[Candidate]:
         """Up to so many members within the budget. Where they are rare, most are some steps away from those drawn."""
