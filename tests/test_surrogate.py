@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from nas.samplers import SurrogateSampler
 from nas.surrogate.domain import Domain
 from nas.surrogate.encoding import Encoding
-from nas.surrogate.improvement import error_gain, expected_improvement, plain_gain
+from nas.surrogate.improvement import error_gain, expected_improvement, plain_gain, power_gain
 from nas.surrogate.process import Inputs, Kernel, Process
 from nas.surrogate.score import Belief, Scale
 
@@ -153,14 +153,14 @@ def test_distances_are_of_ranks_and_of_equality() -> None:
 # The acquisition
 
 
-@pytest.mark.parametrize("logarithmic", [False, True])
-def test_gains_are_those_of_many_draws(logarithmic: bool) -> None:
+@pytest.mark.parametrize("power", [None, 0.0, -1.0, 0.5])
+def test_gains_are_those_of_many_draws(power: float | None) -> None:
     draws = 1.5 + 0.2 * np.random.default_rng(0).standard_normal(400_000)
     level = np.array([1.4])
-    gain = error_gain if logarithmic else plain_gain
+    gain = plain_gain if power is None else power_gain(power) if power else error_gain
 
     def value(score: Any) -> Any:
-        return 1 - np.exp(-score) if logarithmic else score
+        return score if power is None else 1 - (np.exp(-score) if power == 0 else (1 - power * score) ** (1 / power))
 
     expected = np.maximum(value(draws) - value(level), 0).mean()
     assert gain(np.array([1.5]), np.array([0.2]), level)[0] == pytest.approx(expected, rel=0.03)

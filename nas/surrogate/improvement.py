@@ -16,6 +16,8 @@ from scipy.special import ndtr
 
 Array = NDArray[np.float64]
 Gain = Callable[[Array, Array, Array], Array]
+NODES = 15
+"""Of the quadrature."""
 POINTS = 512
 """Of cost space, where there are several costs: the integral is then a mean over these."""
 
@@ -33,6 +35,24 @@ def error_gain(mean: Array, deviation: Array, level: Array) -> Array:
     z = (mean - level) / deviation
     value: Array = np.exp(-level) * ndtr(z) - np.exp(-mean + 0.5 * deviation**2) * ndtr(z - deviation)
     return np.maximum(value, 0.0)
+
+
+def power_gain(power: float) -> Gain:
+    """The same where the scale is (1 - error^power) / power: by Gauss-Hermite quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+
+    def error(score: Array) -> Array:
+        # Beyond the end of the scale the error is nothing (power > 0) or without bound; scores do not get near.
+        value: Array = np.maximum(1.0 - power * score, 1e-6) ** (1.0 / power)
+        return value
+
+    def gain(mean: Array, deviation: Array, level: Array) -> Array:
+        total, best = np.zeros(np.broadcast_shapes(mean.shape, level.shape)), error(level)
+        for node, weight in zip(nodes, weights / weights.sum(), strict=True):
+            total += weight * np.maximum(best - error(mean + node * deviation), 0.0)
+        return total
+
+    return gain
 
 
 def expected_improvement(

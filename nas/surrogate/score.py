@@ -11,46 +11,73 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.surrogate.encoding import Encoding
-from nas.surrogate.improvement import Gain, error_gain, plain_gain
+from nas.surrogate.improvement import Gain, error_gain, plain_gain, power_gain
 from nas.surrogate.process import Array, Inputs, Kernel, Process
 
 FIT_ROWS = 200
 """Observations that the kernel is learnt from: of more, so many evenly spread ones. The prediction uses all."""
 FEW = 24
 """Up to so many observations the kernel is learnt anew after each; then after each tenth part more."""
+POWER = 0.75
+"""Standard deviation of the power's prior."""
+POWERS = tuple(number / 4 for number in range(-3, 3))
+"""Not far below the logarithm: a record gathers at the front, and its scores are then normal on no scale."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Larger is better. With `ideal`, a perfect score, it is -log |ideal - value|, on which from 90 to 91 % is as much
-    as from 98 to 98.2 %. Without, it is the value itself."""
+    """Larger is better. With `ideal`, a perfect score, the scale is a power of the error |ideal - value|, negated: 0 is
+    -log(error), on which from 90 to 91 % is as much as from 98 to 98.2 %; below 0 stretches the best more. Without, it
+    is the value itself."""
 
     maximise: bool
     ideal: float | None
+    power: float = 0.0
     least: float = 0.0
     """Errors below it count as it: a score can be perfect by chance."""
 
     @classmethod
     def of(cls, values: Sequence[float], maximise: bool, ideal: float | None) -> Scale:
-        """With `ideal` if all values are on one side of it and not all are equal to it, else without."""
+        """With `ideal` if all values are on one side of it and not all are equal to it, else without.
+
+        The power is the most likely one to make the values normal (Box and Cox 1964, J. R. Stat. Soc. B 26:211), its
+        prior the logarithm: few values hardly move it.
+        """
         if ideal is None:
             return cls(maximise, None)
         errors = (ideal - np.asarray(values, dtype=np.float64)) * (1.0 if maximise else -1.0)
         positive = errors[errors > 0]
         if (errors < 0).any() or not len(positive):
             return cls(maximise, None)
-        return cls(maximise, ideal, float(positive.min()) / 2.0)
+        least = float(positive.min()) / 2.0
+        logs = np.log(np.maximum(errors, least))
+        if logs.std() < 1e-9:
+            return cls(maximise, ideal, 0.0, least)
+        likely = [_log_likelihood(power, logs) - 0.5 * (power / POWER) ** 2 for power in POWERS]
+        return cls(maximise, ideal, POWERS[int(np.argmax(likely))], least)
 
     def __call__(self, values: Array) -> Array:
         sign = 1.0 if self.maximise else -1.0
         if self.ideal is None:
             return sign * values
-        return -np.log(np.maximum(sign * (self.ideal - values), self.least))
+        return -_power(np.log(np.maximum(sign * (self.ideal - values), self.least)), self.power)
 
     @property
     def gain(self) -> Gain:
         """The expected improvement in units of the value."""
-        return plain_gain if self.ideal is None else error_gain
+        if self.ideal is None:
+            return plain_gain
+        return error_gain if self.power == 0 else power_gain(self.power)
+
+
+def _power(logs: Array, power: float) -> Array:
+    """(error^power - 1) / power, and its limit at 0."""
+    value: Array = logs if power == 0 else np.expm1(power * logs) / power
+    return value
+
+
+def _log_likelihood(power: float, logs: Array) -> float:
+    return float((power - 1.0) * logs.sum() - 0.5 * len(logs) * np.log(_power(logs, power).var()))
 
 
 @dataclass(frozen=True)
