@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
@@ -505,6 +506,22 @@ def test_a_search_in_a_terminal_is_a_bar_of_one_line(screen: io.StringIO) -> Non
     assert last.split()[0] == "1/400"
     assert "best 0.5000 at 1,234 params | 60 s each, 3.3 h left" in last
     assert "not trained" not in last and len(last.partition("\x1b[?")[0].rstrip()) <= 80
+
+
+@pytest.mark.parametrize("screen", [False], indirect=True)
+def test_a_search_that_cuts_and_measures_again_line_by_line(screen: io.StringIO) -> None:
+    study = searching(size=10**12)
+    with SearchWatch() as watch:
+        watch.start(study)
+        told = Told(
+            1, "abc", "cut", 0.4, {"params": 1234, "macs": 56789}, 60.0, "0.2 at rung 1, less than 0.3: behind 0"
+        )
+        watch.told(told)
+        watch.told(replace(told, outcome="confirmation", accuracy=0.5, confirms=0))
+    assert screen.getvalue().splitlines()[1:] == [
+        "0/4 cut abc: 0.2 at rung 1, less than 0.3: behind 0, 1,234 params, 56,789 MACs | 60 s each, 2 min left",
+        "0/4 confirmation abc: accuracy 0.5000, 1,234 params, 56,789 MACs | measuring the front again",
+    ]
 
 
 @pytest.mark.parametrize("screen", [False, True], indirect=True)

@@ -77,11 +77,13 @@ class SearchWatch(_Watch):
         elif told.confirms is None:
             self.skipped += 1
         done, wanted = self.study.trained, self.study.config.trials
-        notes = [*self._best(self.study), *self._pace(self.study)]
+        pace = self._pace(self.study) if told.confirms is None else ["measuring the front again"]
+        notes = [*self._best(self.study), *pace]
         self.show(done, wanted, [*notes, *([f"{self.skipped} not trained"] if self.skipped else [])])
         measured = told.outcome in {"trained", "cut", "confirmation"}
         if told.outcome == "failed" or (measured and not self.live):
-            result = told.reason if told.accuracy is None else f"accuracy {told.accuracy:.4f}"
+            is_final = told.outcome in {"trained", "confirmation"}
+            result = f"accuracy {told.accuracy:.4f}" if is_final else told.reason
             costs = f"{told.costs['params']:,} params, {told.costs['macs']:,} MACs"
             self.line(SEPARATOR.join([f"{done}/{wanted} {told.outcome} {told.id}: {result}, {costs}", *notes]))
 
