@@ -123,6 +123,7 @@ class SurrogateSampler(BaseSampler):
 
     def _read(self, trials: Sequence[FrozenTrial]) -> Record:
         record, told = Record(), set()
+        columns: tuple[int, list[str]] | None = None
         for trial in trials:
             given = trial.system_attrs.get("fixed_params", {}) if trial.state == TrialState.WAITING else trial.params
             # What another worker has not answered in full yet cannot be avoided, nor what is of another search space.
@@ -133,7 +134,8 @@ class SurrogateSampler(BaseSampler):
             if trial.state in (TrialState.RUNNING, TrialState.WAITING):
                 record.pending.append(found)
             elif trial.state == TrialState.COMPLETE and not any(value > 0 for value in trial.constraints.values()):
-                value = self._score(trial, found.costs)
+                columns = columns or self._columns(len(trial.values), found.costs)
+                value = _score(trial, found.costs, *columns)
                 # What was answered from the record is no second measurement.
                 if math.isfinite(value) and (found.key, value) not in told:
                     told.add((found.key, value))
@@ -149,15 +151,6 @@ class SurrogateSampler(BaseSampler):
             rule = f"one score and costs ({', '.join(costs)})"
             raise ValueError(f"a study has {count} objectives, named {names}, but must have {rule}")
         return scores[0], [name for name in names if name in costs]
-
-    def _score(self, trial: FrozenTrial, costs: Mapping[str, float]) -> float:
-        place, names = self._columns(len(trial.values), costs)
-        others = [value for number, value in enumerate(trial.values) if number != place]
-        for name, value in zip(names, others, strict=True):
-            if not math.isclose(value, costs[name], rel_tol=1e-6, abs_tol=1e-9):
-                text = f"trial {trial.number} was told a {name} of {value}, but it costs {costs[name]}"
-                raise ValueError(f"{text}; say with `objectives` which value is which")
-        return float(trial.values[place])
 
     def _goal(self, record: Record, directions: Sequence[StudyDirection]) -> Goal:
         known = record.told[0].costs
@@ -225,6 +218,16 @@ class SurrogateSampler(BaseSampler):
                 break
             best, most = pool[int(np.argmax(worth))], worth.max()
         return best
+
+
+def _score(trial: FrozenTrial, costs: Mapping[str, float], place: int, names: Sequence[str]) -> float:
+    """The value at `place`. Raises ValueError if the others are not the costs of these names."""
+    others = [value for number, value in enumerate(trial.values) if number != place]
+    for name, value in zip(names, others, strict=True):
+        if not math.isclose(value, costs[name], rel_tol=1e-6, abs_tol=1e-9):
+            text = f"trial {trial.number} was told a {name} of {value}, but it costs {costs[name]}"
+            raise ValueError(f"{text}; say with `objectives` which value is which")
+    return float(trial.values[place])
 
 
 def _new(candidates: Iterable[Candidate], record: Record) -> list[Candidate]:
