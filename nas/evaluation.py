@@ -19,6 +19,7 @@ import torch
 
 from nas.architecture import Architecture
 from nas.data import DataConfig, Splits, load
+from nas.data.splits import Images
 from nas.files import write_text
 from nas.inputs import InputError
 from nas.network import build
@@ -131,9 +132,14 @@ class ProxyTraining(Evaluator):
     def splits(self) -> Splits:
         return load(self.data)
 
+    @cached_property
+    def _shares(self) -> dict[float, Images]:
+        """Parts of the training set that were used: each is a copy."""
+        return {}
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the images: a worker process reads, or maps, them itself."""
-        return {name: value for name, value in self.__dict__.items() if name != "splits"}
+        return {name: value for name, value in self.__dict__.items() if name not in {"splits", "_shares"}}
 
     def evaluate(self, job: Job) -> Measurement:
         """Trains on from the job's checkpoints; one that cannot be used costs a warning and the epochs in it."""
@@ -181,7 +187,9 @@ class ProxyTraining(Evaluator):
 
     def _stage(self, rung: Rung, architecture: Architecture) -> Stage:
         resolution = max(1, round(rung.resolution * architecture.resolution))
-        return Stage(rung.epochs, self.splits.train.share(rung.share, self.data.seed), resolution)
+        if rung.share not in self._shares:
+            self._shares[rung.share] = self.splits.train.share(rung.share, self.data.seed)
+        return Stage(rung.epochs, self._shares[rung.share], resolution)
 
 
 def turns(rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:

@@ -156,6 +156,12 @@ class Run:
         except KeyError:
             raise InputError(f"{self.folder}: its storage has no study named {self.config.name}") from None
 
+    def sittings(self) -> list[float]:
+        """When the search was begun, and gone on with: seconds since 1970."""
+        storage = self.open_storage()
+        attrs = storage.get_study_user_attrs(storage.get_study_id_from_name(self.config.name))
+        return list(attrs.get("sittings", []))
+
     def trials(self) -> pd.DataFrame:
         """One row per proposal, see `trials_table`."""
         return trials_table(self.all_trials())

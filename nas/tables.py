@@ -110,17 +110,18 @@ def front_table(trials: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
     return front.assign(knee=front.index == knee)
 
 
-def receipt(trials: pd.DataFrame, front: pd.DataFrame, rungs: Sequence[Rung]) -> dict[str, Any]:
+def receipt(trials: pd.DataFrame, front: pd.DataFrame, rungs: Sequence[Rung], seeds: int = 1) -> dict[str, Any]:
     """What the rungs saved, and what cutting lost; plain values.
 
-    `epochs` count passes over the whole training set: an epoch on a share of it counts as that share. `spent` are
-    those of the candidates, `saved` is what it would have taken to train all but the failed ones to the top, less
-    that; `confirming` are those of measuring again. `audit`: of the `candidates` that were, or would have been, cut,
-    `trained` went to the top, of which `on_front` are on the front; `lost` is the 95 % interval (Clopper and Pearson
-    1934) of the share of those cut that would have been there, None without an audit.
+    `epochs` count passes over the whole training set: an epoch on a share of it counts as that share, and each of the
+    `seeds` of a measurement for itself. `spent` are those of the candidates, `saved` is what it would have taken to
+    train all but the failed ones to the top, less that; `confirming` are those of measuring again. `audit`: of the
+    `candidates` that were, or would have been, cut, `trained` went to the top, of which `on_front` are on the front;
+    `lost` is the 95 % interval (Clopper and Pearson 1934) of the share of those cut that would have been there, None
+    without an audit.
     """
     steps = [rung.epochs - before for rung, before in zip(rungs, [0, *(rung.epochs for rung in rungs)], strict=False)]
-    passes = [0.0, *accumulate(step * rung.share for step, rung in zip(steps, rungs, strict=True))]
+    passes = [0.0, *accumulate(step * rung.share * seeds for step, rung in zip(steps, rungs, strict=True))]
     candidates = trials[trials["outcome"].isin(["trained", "cut"])]
     spent = sum(passes[rung] for rung in candidates["rung"])
     cut, audited = candidates[candidates["outcome"] == "cut"], candidates[candidates["audited_at"].notna()]

@@ -295,7 +295,7 @@ class _Run:
         return next(index for index, stage in enumerate(self.stages) if number <= stage.until)
 
     def _load(self, number: int) -> _Loaded:
-        """The images of epoch `number`; those of one stage at a time are in memory."""
+        """The batches of epoch `number`; those of one stage at a time are on the device."""
         stage = self.stages[self._stage(number)]
         if self.loaded is None or self.loaded.stage is not stage:
             self.loaded = None

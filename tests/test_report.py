@@ -605,7 +605,9 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     assert runs[worse]["seconds_to"][names[1 - worse]] is None or ends[0] == ends[1]
     table = pd.concat([run.trials() for run in (one, other)])
     trained = table[table["outcome"] == "trained"]
-    assert facts["reference"] == [trained["accuracy"].min(), trained["params"].max()]
+    accuracies, params = trained["accuracy"], trained["params"]
+    beyond = [accuracies.min() - 0.1 * np.ptp(accuracies), params.max() + 0.1 * np.ptp(params)]
+    assert facts["reference"] == pytest.approx(beyond)
     text = compare_text(facts)
     assert "never" in text and all(name in text for name in names) and max(map(len, text.splitlines())) < 300
     plot_compare(facts, tmp_path / "x.svg")
@@ -613,15 +615,31 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
 
 
 def test_time_between_two_sittings_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = searched(tmp_path, "one", trials=3)
+    """Nor does that of a candidate that was in training when the first ended."""
+    run = searched(tmp_path, "one", trials=4)
     before = compare_runs([run])["runs"][str(run.folder)]["hours"]
-    trials = run.all_trials()
-    for trial in trials[2:]:
+    trials, late = run.all_trials(), timedelta(hours=5)
+    sitting = trials[2].datetime_complete
+    assert sitting is not None
+    for number, trial in enumerate(trials[2:]):
         assert trial.datetime_start and trial.datetime_complete
-        trial.datetime_start += timedelta(hours=5)
-        trial.datetime_complete += timedelta(hours=5)
+        trial.datetime_start += late if number else timedelta()
+        trial.datetime_complete += late
     monkeypatch.setattr(Run, "all_trials", lambda self: trials)
+    monkeypatch.setattr(Run, "sittings", lambda self: [0.0, (sitting + late).timestamp() - 0.01])
     assert compare_runs([run])["runs"][str(run.folder)]["hours"] == pytest.approx(before, abs=1e-3)
+
+
+def test_a_run_of_one_candidate_has_a_hypervolume(tmp_path: Path) -> None:
+    run = searched(tmp_path, "one", trials=1)
+    assert compare_runs([run])["runs"][str(run.folder)]["curve"][-1][1] == 1.0
+
+
+def test_runs_say_where_they_measure_otherwise(tmp_path: Path) -> None:
+    rungs = {"one": [1], "other": [2]}
+    facts = compare_runs([searched(tmp_path, name, trials=2, proxy={"rungs": rungs[name]}) for name in rungs])
+    assert list(facts["differences"]) == ["proxy.rungs"]
+    assert "they differ in proxy.rungs: " in compare_text(facts)
 
 
 def test_runs_that_cannot_be_compared(tmp_path: Path) -> None:

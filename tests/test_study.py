@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from nas.run import Run
 from nas.samplers import SAMPLERS
 from nas.space import Space
 from nas.study import search
+from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
+from nas.study.record import Candidate
 from nas.study.study import FAILURES, PATIENCE
 from nas.tables import receipt
 
@@ -295,7 +298,7 @@ def same(table: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     "sampler",
-    [{"name": "random"}, {"name": "tpe", "startup": 4}, {"name": "nsga2", "population": 4}],
+    [{"name": "random"}, {"name": "tpe", "startup": 4}, {"name": "nsga2", "population": 4}, {"name": "surrogate"}],
     ids=lambda sampler: sampler["name"],
 )
 def test_stopped_between_epochs_a_search_ends_with_the_same_table(tmp_path: Path, sampler: dict[str, Any]) -> None:
@@ -372,6 +375,41 @@ def test_after_its_hours_a_search_begins_no_candidate_but_measures_again(tmp_pat
     assert 1 <= counts["trained"] <= 6 and counts["confirmation"] >= 1
     run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls"))
     assert study.search() is None and outcomes(run.trials())["trained"] == 50
+
+
+def test_a_candidate_that_was_sent_on_goes_on_whatever_came_in_between(tmp_path: Path) -> None:
+    """Stopped with one at its second rung; when it is taken up, others have been measured that would have it cut."""
+    file = fakes.write_study(tmp_path, trials=40, proxy={**CUTTING, "audit": 0.0})
+    run, study = fakes.open_study(file, tmp_path / "run", Tabular(tmp_path / "calls", stop_after=15))
+    with pytest.raises(KeyboardInterrupt):
+        study.search()
+    (left,) = [trial for trial in run.all_trials() if trial.state == TrialState.RUNNING]
+    candidate = Candidate.of(left)
+    if not candidate.rungs:
+        candidate.rungs.append({"accuracy": 0.0, "seconds": 0.0})
+    measured = len(candidate.rungs)
+    climbing = Climbing(run)
+    for number in range(100, 140):
+        other = replace(candidate, number=number, rungs=[{"accuracy": 0.5 + number / 1000}] * 3)
+        climbing.note(other)
+    climbing.note(replace(candidate, rungs=[{"accuracy": 0.0}] * measured))
+    assert climbing.step(replace(candidate, sent_on=measured)).job is not None
+    assert climbing.step(replace(candidate, sent_on=measured - 1)).told is not None
+
+
+def test_a_decision_to_go_on_is_on_record(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=12, proxy=CUTTING)
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    attrs = [trial.user_attrs for trial in run.all_trials() if "rungs" in trial.user_attrs]
+    sent = {(each["outcome"], len(each["rungs"]) - each.get("sent_on", 0)) for each in attrs}
+    assert sent <= {("trained", 1), ("cut", 1), ("confirmation", 1)}
+
+
+def test_confirmations_that_fail_are_tried_again_the_next_time(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=6, proxy={"rungs": [1], "confirm": 1})
+    fakes.search(file, tmp_path / "run", Failing(tmp_path / "calls", how=dict.fromkeys(range(6, 40), "raises")))
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    assert (run.front()["measurements"] == 2).all()
 
 
 def test_a_confirmation_that_fails_costs_nothing_but_itself(tmp_path: Path) -> None:

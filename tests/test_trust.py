@@ -181,7 +181,7 @@ def test_the_text_ends_with_what_to_do() -> None:
     first = "epoch 1 is the first with its interval above 0.5; in the study: proxy: {rungs: [1, 2], ...}"
     last = "above it without any training: zen"
     assert texts[0].splitlines()[-3:] == ["", first, last]
-    but = "but that of epoch 2, which a search ends with, is not: more --candidates may tell"
+    but = "but that of epoch 2, which a search ends with, is not: more --candidates, in a new folder, may tell"
     assert texts[1].splitlines()[-3:] == [first, but, last]
     assert texts[0].splitlines()[0] == (
         "toy: 6 candidates of 1,000 to 2,000 params; 3 epochs (9 s each) lead to accuracies of 0.1000 to 0.6000"

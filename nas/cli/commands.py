@@ -140,7 +140,7 @@ def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(front_text(front, run.config.objectives, width))
-    if text := receipt_text(receipt(trials, front, run.config.proxy.ladder())):
+    if text := receipt_text(receipt(trials, front, run.config.proxy.ladder(), run.config.proxy.seeds)):
         print(f"\n{text}")
     print(f"\nnext: nas front {folder} --pick knee, then: nas retrain {folder} --pick knee")
 
@@ -236,7 +236,8 @@ def _compare(options: argparse.Namespace) -> None:
     from nas.run import Run
 
     _check_file("--plot", options.plot)
-    facts = compare_runs([Run.open(folder) for folder in dict.fromkeys(options.runs)])
+    folders = {Path(folder).resolve(): folder for folder in options.runs}
+    facts = compare_runs([Run.open(folder) for folder in folders.values()])
     if options.plot:
         _write("--plot", options.plot, lambda path: plot_compare(facts, path))
     if options.json:

@@ -19,42 +19,45 @@ from nas.run import Run
 from nas.tables import front_table, receipt, trials_table
 
 Array = NDArray[np.float64]
+BEYOND = 0.1
 
 
 def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """Plain values. Hypervolumes are shares of that of all candidates of all runs together, measured from `reference`,
-    the worst trained candidate's value in each objective; a candidate counts as it was first measured at the last rung.
+    a tenth of its range beyond the worst in each objective; a candidate counts as first measured at the last rung.
 
     Of each run: `curve`, the hypervolume after so many seconds of search, a point wherever it rises; `seconds_to`, by
     run, when it first had what that run has at its end (None: never); and `again`, the hypervolume of its front as it
-    was measured again. Raises InputError if the objectives differ, or a run has no trained candidate.
+    was measured again. `differences` says where the studies measure otherwise. Raises InputError if the objectives
+    differ, or a run has no trained candidate.
     """
     objectives = runs[0].config.objectives
     maximise = [name == "accuracy" for name in objectives]
-    found = {}
+    trials, found = {}, {}
     for run in runs:
-        if run.config.objectives != objectives:
-            here, there = run.config.objectives, objectives
+        name = str(run.folder)
+        if (here := run.config.objectives) != objectives:
             raise InputError(
-                f"{run.folder}: its objectives are {here}, but must be {there} as those of {runs[0].folder}"
+                f"{name}: its objectives are {here}, but must be {objectives} as those of {runs[0].folder}"
             )
-        found[str(run.folder)] = _measured(run, objectives)
+        trials[name] = run.all_trials()
+        found[name] = _measured(run, trials[name])
     points = np.vstack([values for _, values in found.values()])
-    worst = np.where(maximise, points.min(axis=0), points.max(axis=0))
+    beyond = BEYOND * np.where(np.ptp(points, axis=0) > 0, np.ptp(points, axis=0), 1.0)
+    worst = np.where(maximise, points.min(axis=0) - beyond, points.max(axis=0) + beyond)
     whole = hypervolume(points, worst, maximise)
     facts: dict[str, Any] = {}
-    for run, (seconds, values) in zip(runs, found.values(), strict=True):
-        table = trials_table(run.all_trials())
+    for run, (name, (seconds, values)) in zip(runs, found.items(), strict=True):
+        table = trials_table(trials[name])
         members = front_table(table, objectives)
-        facts[str(run.folder)] = {
+        spent = receipt(table, members, run.config.proxy.ladder(), run.config.proxy.seeds)
+        facts[name] = {
             "sampler": run.config.sampler.name,
-            "front": len(members),
+            "candidates": spent["candidates"],
+            "reached": spent["reached"],
+            "epochs": spent["epochs"],
             "hours": round(float(seconds[-1]) / 3600, 4),
-            **{
-                name: value
-                for name, value in receipt(table, members, run.config.proxy.ladder()).items()
-                if name != "audit"
-            },
+            "front": len(members),
             "curve": _curve(seconds, values, worst, whole, maximise),
             "again": hypervolume(members[objectives].to_numpy(float), worst, maximise) / whole,
         }
@@ -63,40 +66,46 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
             name: next((when for when, share in mine["curve"] if share >= other["curve"][-1][1] - 1e-9), None)
             for name, other in facts.items()
         }
-    return {"objectives": objectives, "reference": worst.tolist(), "runs": facts}
+    return {
+        "objectives": objectives,
+        "reference": worst.tolist(),
+        "differences": _differences(runs),
+        "runs": facts,
+    }
 
 
-def _measured(run: Run, objectives: list[str]) -> tuple[Array, Array]:
-    """Of the trained candidates in the order in which they ended: seconds (n,) of search, and objectives (n, k).
-
-    The seconds are those in which any candidate was proposed or trained: without the time between two sittings.
-    """
-    trials = [trial for trial in run.all_trials() if trial.datetime_start and trial.datetime_complete]
-    trials.sort(key=_ended)
-    trained = [trial for trial in trials if trial.user_attrs.get("outcome") == "trained"]
+def _measured(run: Run, trials: list[FrozenTrial]) -> tuple[Array, Array]:
+    """Of the trained candidates in the order in which they ended: seconds (n,) of search, and objectives (n, k)."""
+    ended = [trial for trial in trials if trial.datetime_start and trial.datetime_complete]
+    trained = sorted((trial for trial in ended if trial.user_attrs.get("outcome") == "trained"), key=_end)
     if not trained:
         raise InputError(f"{run.folder}: has no trained candidate yet")
-    seconds = [_busy(trials, _ended(trial)) for trial in trained]
-    return np.array(seconds), np.array([trial.values for trial in trained], dtype=np.float64)
+    events = np.sort([when for trial in ended for when in (_begin(trial), _end(trial))])
+    ends = np.array([_end(trial) for trial in trained])
+    seconds = ends - events[0]
+    for sitting in run.sittings():
+        # Between two sittings nothing happens: what was in training when the first ended counts to its last event.
+        place = int(np.searchsorted(events, sitting))
+        if place:
+            seconds[ends >= sitting] -= sitting - events[place - 1]
+    return seconds, np.array([trial.values for trial in trained], dtype=np.float64)
 
 
-def _busy(trials: list[FrozenTrial], until: float) -> float:
-    """Seconds before `until` in which one of the trials ran."""
-    total, free = 0.0, 0.0
-    for begin, end in sorted((_began(trial), min(_ended(trial), until)) for trial in trials):
-        total += max(0.0, end - max(begin, free))
-        free = max(free, end)
-    return total
-
-
-def _began(trial: FrozenTrial) -> float:
+def _begin(trial: FrozenTrial) -> float:
     assert trial.datetime_start is not None
     return trial.datetime_start.timestamp()
 
 
-def _ended(trial: FrozenTrial) -> float:
+def _end(trial: FrozenTrial) -> float:
     assert trial.datetime_complete is not None
     return trial.datetime_complete.timestamp()
+
+
+def _differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Where the runs measure otherwise: values by key path, one for each run."""
+    fixed = [run.config.fixed() for run in runs]
+    keys = [key for key in fixed[0] if key.startswith(("data.", "proxy."))]
+    return {key: [each[key] for each in fixed] for key in keys if any(each[key] != fixed[0][key] for each in fixed)}
 
 
 def _curve(
@@ -130,7 +139,8 @@ def compare_text(facts: dict[str, Any]) -> str:
     worst = ", ".join(
         f"{name} {value:,.4g}" for name, value in zip(facts["objectives"], facts["reference"], strict=True)
     )
-    return "\n".join([f"reference: {worst}", "", *aligned(rows), "", *aligned(reached)])
+    differ = [f"they differ in {key}: {' | '.join(map(str, values))}" for key, values in facts["differences"].items()]
+    return "\n".join([f"reference: {worst}", *differ, "", *aligned(rows), "", *aligned(reached)])
 
 
 def plot_compare(facts: dict[str, Any], path: Path) -> None:

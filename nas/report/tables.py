@@ -33,7 +33,7 @@ def save_tables(run: Run) -> pd.DataFrame:
         write_text(run.folder / "front" / f"{architecture.id}.yaml", architecture.to_yaml())
     write_whole(run.folder / "front.parquet", lambda path: front.to_parquet(path, index=False))
     write_whole(run.folder / "front.csv", lambda path: front_csv(front, path))
-    write_json(run.folder / "receipt.json", receipt(trials, front, run.config.proxy.ladder()))
+    write_json(run.folder / "receipt.json", receipt(trials, front, run.config.proxy.ladder(), run.config.proxy.seeds))
     if not front.empty:
         plot_front(run.config, trials, front, run.folder / "front.png")
     return front

@@ -38,6 +38,8 @@ def receipt_text(receipt: Mapping[str, Any]) -> str:
     text = f"rungs: {rungs} candidates; {epochs['spent']:.4g} epochs, {share} saved of {every:.4g} to the top"
     if epochs["confirming"]:
         text += f"; {epochs['confirming']:.4g} to measure the front again"
+    if not audit["candidates"]:
+        return text
     if audit["lost"] is None:
         return f"{text}\naudit: none of the {audit['candidates']} that were to be cut was trained on"
     low, high = audit["lost"]

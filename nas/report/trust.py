@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from nas.files import write_json, write_whole
 from nas.report.text import aligned
@@ -44,9 +45,11 @@ def _verdict(facts: dict[str, Any]) -> list[str]:
         lines = [f"no epoch can be trusted: no interval lies above {tau:g}; {facts['advice']}"]
     else:
         first = f"epoch {facts['trusted']} is the first with its interval above {tau:g}"
-        lines = [f"{first}; in the study: proxy: {{rungs: {rungs}, ...}}"]
+        written = yaml.safe_dump(rungs, default_flow_style=True, width=1000).strip()
+        lines = [f"{first}; in the study: proxy: {{rungs: {written}, ...}}"]
         if last["low"] is None or last["low"] <= tau:
-            lines.append(f"but that of {last['name']}, which a search ends with, is not: more --candidates may tell")
+            more = "more --candidates, in a new folder, may tell"
+            lines.append(f"but that of {last['name']}, which a search ends with, is not: {more}")
     if facts["trusted_scores"]:
         lines.append(f"above it without any training: {', '.join(facts['trusted_scores'])}")
     return lines

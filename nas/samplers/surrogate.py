@@ -85,6 +85,7 @@ class SurrogateSampler(BaseSampler):
         self._domain = Domain(self._distributions, costs, budget, features, active, key, draw)
         self._reference = dict(reference or {})
         self._seed, self._objectives, self._ideal = seed, objectives, ideal
+        self._numbered = True  # a sampler for a single proposal has its number in the seed
         self._startup, self._pool = startup, pool
         self._independent = RandomSampler(seed=seed)
 
@@ -106,7 +107,7 @@ class SurrogateSampler(BaseSampler):
         fixed = trial.system_attrs.get("fixed_params", {})
         if fixed and self._domain.read(fixed):
             return {}
-        rng = random.Random(f"{self._seed}/{trial.number}")
+        rng = random.Random(f"{self._seed}/{trial.number if self._numbered else ''}")
         trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         record = self._read(trials)
         pool = self._unseen(record, rng)
@@ -126,6 +127,8 @@ class SurrogateSampler(BaseSampler):
         columns: tuple[int, list[str]] | None = None
         for trial in trials:
             given = trial.system_attrs.get("fixed_params", {}) if trial.state == TrialState.WAITING else trial.params
+            if trial.user_attrs.get("outcome") == "interrupted":  # a search was stopped while it was proposed
+                continue
             # What another worker has not answered in full yet cannot be avoided, nor what is of another search space.
             found = self._domain.read(given)
             if found is None:
@@ -254,7 +257,7 @@ def surrogate(
     limits = tuple(sorted(budget.items())), tuple(objectives)
     known = _template(Same(space), Same(costs), Same(draw), *limits, startup, pool)
     sampler = copy.copy(known)
-    sampler._seed = seed
+    sampler._seed, sampler._numbered = seed, False
     return sampler
 
 

@@ -60,7 +60,8 @@ class Climbing:
             outcome = "trained" if candidate.confirms is None else "confirmation"
             return Step(told=candidate.told(outcome, candidate.rungs[-1]["accuracy"]))
         audited_at = None
-        if candidate.rungs and not (verdict := self._halving.judge(candidate.number)).goes_on:
+        waits = candidate.confirms is None and measured > candidate.sent_on
+        if waits and not (verdict := self._halving.judge(candidate.number)).goes_on:
             if not self._is_audited(candidate):
                 return Step(told=self._cut(candidate, verdict))
             audited_at = verdict.rung + 1

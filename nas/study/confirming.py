@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -22,28 +23,29 @@ class Confirming:
         self.times = times
         self.begun: defaultdict[int, int] = defaultdict(int)
         self._costs: dict[int, tuple[float, ...]] = {}
-        self._angles: dict[int, list[float]] = {}
+        self._accuracies: dict[int, list[float]] = {}
 
     def trained(self, number: int, costs: Sequence[float], accuracy: float) -> None:
-        self._costs[number], self._angles[number] = tuple(costs), [float(angle(accuracy))]
+        self._costs[number], self._accuracies[number] = tuple(costs), [accuracy]
 
     def measured_again(self, number: int, accuracy: float) -> None:
-        self._angles[number].append(float(angle(accuracy)))
+        self._accuracies[number].append(accuracy)
 
     def next(self) -> int | None:
         """The candidate to measure again."""
-        if not self.times or not self._angles:
+        if not self.times or not self._accuracies:
             return None
-        numbers, means = list(self._angles), np.array([np.mean(angles) for angles in self._angles.values()])
-        behind = shortfalls(list(self._costs.values()), means)
+        numbers, means = list(self._accuracies), [fmean(each) for each in self._accuracies.values()]
+        behind, slack = shortfalls(list(self._costs.values()), angle(means)), self._deviation()
         members = int((behind == 0).sum())
         nearest = np.argsort(behind, kind="stable")[: 2 * members]
-        wanted = [numbers[place] for place in nearest if behind[place] <= self._deviation()]
+        wanted = [numbers[place] for place in nearest if behind[place] <= slack]
         wanted = [number for number in wanted if self.begun[number] < self.times]
         return min(wanted, key=lambda number: (self.begun[number], number), default=None)
 
     def _deviation(self) -> float:
         """Of one measurement; 0 before there are two of one candidate."""
-        squares = sum(float(np.var(angles)) * len(angles) for angles in self._angles.values())
-        freedom = sum(len(angles) - 1 for angles in self._angles.values())
+        again = [angle(each) for each in self._accuracies.values() if len(each) > 1]
+        squares = sum(float(np.var(angles)) * len(angles) for angles in again)
+        freedom = sum(len(angles) - 1 for angles in again)
         return float(np.sqrt(squares / freedom)) if freedom else 0.0

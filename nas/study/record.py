@@ -33,7 +33,7 @@ class Candidate:
     """A candidate in training, and its measurements so far, one for each rung.
 
     `confirms`: the number of the candidate that it measures again, and for which time; then it has one measurement,
-    that of the last rung.
+    that of the last rung. `sent_on`: so many measurements it had when it was found worth another.
     """
 
     number: int
@@ -41,13 +41,15 @@ class Candidate:
     costs: dict[str, int]
     rungs: list[dict[str, Any]]
     confirms: tuple[int, int] | None = None
+    sent_on: int = 0
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Candidate:
         attrs = trial.user_attrs
         data = attrs["candidate"]
         architecture = Architecture.from_dict(data["architecture"])
-        return cls(trial.number, architecture, data["costs"], list(attrs.get("rungs", [])), confirmed_by(trial))
+        rungs, sent_on = list(attrs.get("rungs", [])), attrs.get("sent_on", 0)
+        return cls(trial.number, architecture, data["costs"], rungs, confirmed_by(trial), sent_on)
 
     def to_dict(self) -> dict[str, Any]:
         return {"id": self.architecture.id, "costs": self.costs, "architecture": self.architecture.to_dict()}

@@ -84,6 +84,8 @@ class Study:
 
         Raises InputError if candidates fail one after the other, or for a reason that is not theirs.
         """
+        sittings = self.study.user_attrs.get("sittings", [])
+        self.study.set_user_attr("sittings", [*sittings, time.time()])
         self._take_up(first)
         self.deadline, self.hours = time.monotonic() + 3600 * hours, hours
         workers = min(self.config.workers, self.config.trials)
@@ -100,14 +102,14 @@ class Study:
             return self.left.pop(0)
         candidates = sum(candidate.confirms is None for candidate in self.pending.values())
         missing = self.trained + candidates < self.config.trials
-        if missing and time.monotonic() > self.deadline:
-            self.exhausted = (
-                f"stopped at {self.trained} of {self.config.trials} candidates: {self.hours:g} hours are over"
-            )
-        missing = missing and self.exhausted is None
-        if missing and (job := self._propose()):
-            return job
+        if missing and self.exhausted is None:
+            if time.monotonic() <= self.deadline and (job := self._propose()):
+                return job
+            self.exhausted = self.exhausted or self._stopped(f"{self.hours:g} hours are over")
         return None if candidates else self._confirm()
+
+    def _stopped(self, reason: object) -> str:
+        return f"stopped at {self.trained} of {self.config.trials} candidates: {reason}"
 
     # The record
 
@@ -137,9 +139,9 @@ class Study:
                 told = replace(told, outcome="interrupted", reason="the search was stopped while it was proposed")
                 self._tell(told)
                 continue
-            self.asked += told.outcome != "interrupted"
+            self.asked += told.outcome != "interrupted" and told.confirms is None
             seen.add(told.id)
-            if told.id:
+            if told.id and not (told.confirms is not None and told.outcome == "failed"):  # it is tried again
                 self.climbing.note(Candidate.of(trial))
             if trial.state.is_finished():
                 self._count(told)
@@ -159,8 +161,8 @@ class Study:
         """Keeps the counters: a search that goes on has those of one that was never stopped."""
         self.climbing.count(told)
         if told.confirms is not None:
-            return
-        if told.outcome in {"trained", "cut", "failed"}:
+            self.failures = self.failures + 1 if told.outcome == "failed" else 0
+        elif told.outcome in {"trained", "cut", "failed"}:
             self.record[told.id] = told
             self.trained += told.outcome != "failed"
             self.failures = self.failures + 1 if told.outcome == "failed" else 0
@@ -179,7 +181,7 @@ class Study:
                 try:
                     self._enqueue(self._draw())
                 except Exhausted as reason:
-                    self.exhausted = f"stopped at {self.trained} of {self.config.trials} candidates: {reason}"
+                    self.exhausted = self._stopped(reason)
                     return None
             if job := self._ask():
                 return job
@@ -192,12 +194,13 @@ class Study:
 
     def _confirm(self) -> Job | None:
         """A candidate to measure again, once nothing else is left to train."""
-        if (again := self.climbing.again()) is None:
-            return None
-        if not self.queued:  # else a search that was stopped had come so far
-            candidate = Candidate.of(self.study.get_trials(deepcopy=False)[again[0]])
-            self._enqueue(candidate.architecture, {"confirms": again})
-        return self._ask()
+        while (again := self.climbing.again()) is not None:
+            if not self.queued:  # else a search that was stopped had come so far
+                candidate = Candidate.of(self.study.get_trials(deepcopy=False)[again[0]])
+                self._enqueue(candidate.architecture, {"confirms": again})
+            if job := self._ask():
+                return job
+        return None
 
     def _enqueue(self, architecture: Architecture, attrs: dict[str, Any] | None = None) -> None:
         self.study.enqueue_trial(self.space.encode(architecture), attrs)
@@ -212,13 +215,14 @@ class Study:
             trial = self.study.ask()
             architecture = self.space.suggest(trial)
         self.queued = max(0, self.queued - 1)
-        self.asked += 1
+        confirms = confirmed_by(trial)
+        self.asked += confirms is None
         if reason := self.space.problem(architecture):
             trial.set_constraint("possible", 1.0)
             self._tell(Told(trial.number, "", "impossible", None, {}, 0.0, reason))
             return None
         known = self.feasible.costs_of(architecture)
-        candidate = Candidate(trial.number, architecture, known, [], confirmed_by(trial))
+        candidate = Candidate(trial.number, architecture, known, [], confirms)
         for name, limit in self.config.budget.items():
             trial.set_constraint(name, candidate.costs[name] / limit - 1)
         # From here on it is taken up again after a stop: it is the last that is written of a proposal.
@@ -254,6 +258,9 @@ class Study:
             self._tell(step.told)
         if step.audited_at is not None:
             self._set(candidate.number, "audited_at", step.audited_at)
+        if step.job is not None and len(candidate.rungs) > candidate.sent_on:
+            # A search that is taken up has seen more by then, and might think otherwise.
+            self._set(candidate.number, "sent_on", len(candidate.rungs))
         return step.job
 
     # Telling

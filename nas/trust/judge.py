@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -72,6 +72,8 @@ def trust(
         "long_epochs": trainings["long"].rungs[-1].epochs,
         **verdict(found, tau, config.sampler.seed),
     }
+    if facts["recommended"]:
+        facts["recommended"] = [_written(epochs, trainings["short"].rungs) for epochs in facts["recommended"]]
     return Trust(folder, facts, found)
 
 
@@ -95,6 +97,13 @@ def _trainings(config: StudyConfig, long: Recipe) -> dict[str, Training]:
         "short": Training(short, turns(config.proxy.ladder()), seed),
         "long": Training(ProxyTraining(config.data, long, device), (Rung(long.epochs),), seed + seeds),
     }
+
+
+def _written(epochs: int, rungs: Sequence[Rung]) -> int | dict[str, float]:
+    """A rung of so many epochs as a study has it, on the images that it was measured with."""
+    stage = asdict(next(rung for rung in rungs if epochs <= rung.epochs))
+    others = {name: value for name, value in stage.items() if name != "epochs" and value != 1}
+    return {"epochs": epochs, **others} if others else epochs
 
 
 def _settings(config: StudyConfig, trainings: dict[str, Training]) -> dict[str, Any]:

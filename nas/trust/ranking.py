@@ -125,17 +125,18 @@ def ladder(first: int, last: int) -> list[int]:
 def verdict(candidates: Sequence[Candidate], tau: float, seed: int) -> dict[str, Any]:
     """What follows from the candidates, as plain values for JSON.
 
-    `trusted` is the shortest rung whose interval lies above `tau`, `recommended` the rungs from it to the last; both
-    None where there is no such rung, and `advice` then says what to try.
+    `trusted` is the shortest rung whose interval lies above `tau`, `recommended` such rungs from it on, and the last;
+    both None where there is no such rung, and `advice` then says what to try.
     """
     rungs, scores = rankings(candidates, seed)
-    trusted = next((rung.epochs for rung in rungs if rung.above(tau)), None)
+    trusted, last = next((rung.epochs for rung in rungs if rung.above(tau)), None), rungs[-1].epochs
+    steps = ladder(trusted or last, last)
     return {
         "rungs": [asdict(rung) for rung in rungs],
         "scores": [asdict(score) for score in scores],
         "required_tau": tau,
         "trusted": trusted,
-        "recommended": None if trusted is None else ladder(trusted, rungs[-1].epochs),
+        "recommended": None if trusted is None else [x for x in steps if x == last or rungs[x - 1].above(tau)],
         "trusted_scores": [score.name for score in scores if score.above(tau)],
         "advice": None if trusted else _advice(rungs, tau),
     }
@@ -146,5 +147,5 @@ def _advice(rungs: Sequence[Ranking], tau: float) -> str:
     if best.tau is None:
         return "the short training tells no two candidates apart; try more epochs, a larger share, or another recipe"
     if best.tau > tau:
-        return f"{best.name} may be good enough: more --candidates narrow its interval"
+        return f"{best.name} may be good enough: more --candidates, in a new folder, narrow its interval"
     return "try more epochs (proxy.rungs), more images (share) or several seeds (proxy.seeds) in the short training"
