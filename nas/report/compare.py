@@ -28,8 +28,8 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
 
     Of each run: `curve`, the hypervolume after so many seconds of search, a point wherever it rises; `seconds_to`, by
     run, when it first had what that run has at its end (None: never); and `again`, the hypervolume of its front as it
-    was measured again. `differences` says where the studies measure otherwise. Raises InputError if the objectives
-    differ, or a run has no trained candidate.
+    was measured again (None: it was not). `differences` says where the studies measure otherwise. Raises InputError if
+    the objectives differ, or a run has no trained candidate.
     """
     objectives = runs[0].config.objectives
     maximise = [name == "accuracy" for name in objectives]
@@ -50,6 +50,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     for run, (name, (seconds, values)) in zip(runs, found.items(), strict=True):
         table = trials_table(trials[name])
         members = front_table(table, objectives)
+        repeated = bool((members["measurements"] > 1).any())
         spent = receipt(table, members, run.config.proxy.ladder(), run.config.proxy.seeds)
         facts[name] = {
             "sampler": run.config.sampler.name,
@@ -59,7 +60,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
             "hours": round(float(seconds[-1]) / 3600, 4),
             "front": len(members),
             "curve": _curve(seconds, values, worst, whole, maximise),
-            "again": hypervolume(members[objectives].to_numpy(float), worst, maximise) / whole,
+            "again": hypervolume(members[objectives].to_numpy(float), worst, maximise) / whole if repeated else None,
         }
     for mine in facts.values():
         mine["seconds_to"] = {
@@ -131,8 +132,9 @@ def compare_text(facts: dict[str, Any]) -> str:
     names = list(facts["runs"])
     rows = [["run", "sampler", "candidates", "epochs", "hours", "front", "hypervolume", "measured again"]]
     for name, run in facts["runs"].items():
+        again = "-" if run["again"] is None else f"{run['again']:.4f}"
         numbers = [str(run["candidates"]), f"{run['epochs']['spent']:.4g}", f"{run['hours']:.2f}", str(run["front"])]
-        rows.append([name, run["sampler"], *numbers, f"{run['curve'][-1][1]:.4f}", f"{run['again']:.4f}"])
+        rows.append([name, run["sampler"], *numbers, f"{run['curve'][-1][1]:.4f}", again])
     reached = [["time to the hypervolume at the end of", *names]]
     for name, run in facts["runs"].items():
         reached.append([name, *("never" if x is None else duration(x) for x in run["seconds_to"].values())])
