@@ -45,7 +45,7 @@ class SamplerConfig(Config):
     """`name` of SAMPLERS, the seed of everything random in the study, and the sampler's own options."""
 
     model_config = ConfigDict(extra="allow")
-    name: str = "tpe"
+    name: str = "surrogate"
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
 
     @property

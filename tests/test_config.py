@@ -73,7 +73,7 @@ def test_a_run_keeps_the_study_it_was_given(path: Path, tmp_path: Path) -> None:
 def test_what_is_left_out() -> None:
     config = of()
     assert config.objectives == ["accuracy", "params"] and config.budget == {}
-    assert (config.sampler.name, config.sampler.seed, config.sampler.options) == ("tpe", 0, {})
+    assert (config.sampler.name, config.sampler.seed, config.sampler.options) == ("surrogate", 0, {})
     assert config.retrain is None and config.workers == 1 and config.device is None
 
 
