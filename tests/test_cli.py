@@ -202,7 +202,7 @@ STUDIES = [
         "study.yaml: sampler.name is 'best', but must be one of: nsga2, random, surrogate, tpe",
         sampler={"name": "best"},
     ),
-    study("study.yaml: sampler.depth is not an option of tpe; its options are: mult", sampler={"depth": 3}),
+    study("study.yaml: sampler.depth is not an option of surrogate; its options are: pool", sampler={"depth": 3}),
     study("study.yaml: proxy.rungs is [], but must be a list of at least 1", proxy__rungs=[]),
     study("study.yaml: proxy.rungs[0] is 'x', but must be a valid integer", proxy__rungs=["x"]),
     study("study.yaml: proxy.rungs: epochs is [3, 1], but must be rising", proxy__rungs=[3, 1]),
