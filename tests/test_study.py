@@ -391,8 +391,8 @@ def test_a_candidate_that_was_sent_on_goes_on_whatever_came_in_between(tmp_path:
     climbing = Climbing(run)
     for number in range(100, 140):
         other = replace(candidate, number=number, rungs=[{"accuracy": 0.5 + number / 1000}] * 3)
-        climbing.note(other)
-    climbing.note(replace(candidate, rungs=[{"accuracy": 0.0}] * measured))
+        climbing.note(other, other.rungs)
+    climbing.note(candidate, [{"accuracy": 0.0}] * measured)
     assert climbing.step(replace(candidate, sent_on=measured)).job is not None
     assert climbing.step(replace(candidate, sent_on=measured - 1)).told is not None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nas.evaluation import Job
 from nas.run import Run
@@ -31,13 +32,13 @@ class Climbing:
         self._halving = Halving(len(self.rungs), self.config.proxy.keep)
         self._confirming = Confirming(self.config.proxy.confirm)
 
-    def note(self, candidate: Candidate) -> None:
-        """Takes what is on record of a candidate into account for others."""
-        if candidate.confirms is not None:
-            self._confirming.begun[candidate.confirms[0]] += 1
-        else:
-            accuracies = [rung["accuracy"] for rung in candidate.rungs]
-            self._halving.note(candidate.number, self._rivalry(candidate.costs), accuracies)
+    def note(self, candidate: Candidate | Told, rungs: Sequence[Mapping[str, Any]]) -> None:
+        """Takes what is on record of a candidate, with its measurements, into account for others."""
+        self._halving.note(candidate.number, self._rivalry(candidate.costs), [rung["accuracy"] for rung in rungs])
+
+    def begin_again(self, number: int) -> None:
+        """A candidate is about to be measured again, or was."""
+        self._confirming.begun[number] += 1
 
     def count(self, told: Told) -> None:
         """Takes an outcome into account."""

@@ -141,8 +141,10 @@ class Study:
                 continue
             self.asked += told.outcome != "interrupted" and told.confirms is None
             seen.add(told.id)
-            if told.id and not (told.confirms is not None and told.outcome == "failed"):  # it is tried again
-                self.climbing.note(Candidate.of(trial))
+            if told.id and told.confirms is None:
+                self.climbing.note(told, trial.user_attrs.get("rungs", []))
+            elif told.id and told.confirms is not None and told.outcome != "failed":  # that is tried again
+                self.climbing.begin_again(told.confirms)
             if trial.state.is_finished():
                 self._count(told)
             elif told.outcome:
@@ -227,7 +229,8 @@ class Study:
             trial.set_constraint(name, candidate.costs[name] / limit - 1)
         # From here on it is taken up again after a stop: it is the last that is written of a proposal.
         trial.set_user_attr("candidate", candidate.to_dict())
-        self.climbing.note(candidate)
+        if confirms is not None:
+            self.climbing.begin_again(confirms[0])
         return self._judge(candidate)
 
     def _judge(self, candidate: Candidate) -> Job | None:
@@ -276,7 +279,7 @@ class Study:
         candidate.rungs.append(asdict(measurement))
         self._set(job.number, "rungs", candidate.rungs)
         if candidate.confirms is None:
-            self.climbing.note(candidate)
+            self.climbing.note(candidate, candidate.rungs)
         if further := self._advance(candidate):
             executor.submit(further)
 
