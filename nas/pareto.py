@@ -41,6 +41,17 @@ def hypervolume(values: ArrayLike, reference: ArrayLike, maximise: Sequence[bool
     return float(moocore.hypervolume(points, ref=corner)) if len(points) else 0.0
 
 
+def hypervolumes(values: ArrayLike, reference: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.float64]:
+    """(n,) the `hypervolume` of the first, the first two ... of the rows of `values` (n, k)."""
+    points = _points(values, maximise)
+    kept, volumes = points[:0], []
+    for point in points:
+        kept = np.vstack([kept, point])
+        kept = kept[front(kept, maximise)]
+        volumes.append(hypervolume(kept, reference, maximise))
+    return np.array(volumes)
+
+
 def knee(values: ArrayLike, maximise: Sequence[bool], log: Sequence[bool]) -> int:
     """Index of the best compromise among the rows of `values` (n, k), the points of a front.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from nas.evaluation import ERROR_FILE
 from nas.files import sweep, write_text
 from nas.inputs import InputError, read_yaml, refuse
 from nas.space import Space
-from nas.tables import front_table, trials_table
+from nas.tables import front_table, receipt, trials_table
 
 logger = logging.getLogger("nas")
 JOURNAL = "journal.log"
@@ -70,15 +70,8 @@ class Run:
         return run
 
     def _refuse_other(self, config: StudyConfig) -> None:
-        before = self.config.fixed()
-        for key, now in config.fixed().items():
-            if before[key] != now:
-                raise InputError(
-                    f"{self.folder}: was begun with another study: {key} is {json.dumps(before[key])} there and "
-                    f"{json.dumps(now)} now; choose another folder with --run"
-                )
-        if read_yaml(self.space_file) != read_yaml(config.space):
-            raise InputError(f"{self.folder}: was begun with another space; choose another folder with --run")
+        before = {**self.config.fixed(), "space": read_yaml(self.space_file)}
+        refuse_changes(self.folder, "another study", before, {**config.fixed(), "space": read_yaml(config.space)})
 
     @property
     def study_file(self) -> Path:
@@ -148,19 +141,20 @@ class Run:
         except (ValueError, KeyError) as error:
             raise InputError(f"{journal}: is damaged in the middle ({error}); restore it from a copy") from None
 
-    def all_trials(self) -> list[FrozenTrial]:
-        """The record, in the order of the numbers; not to be changed. Raises InputError if there is none."""
+    def record(self) -> tuple[list[FrozenTrial], list[float]]:
+        """The trials, in the order of the numbers, not to be changed; and when the search was begun and gone on with,
+        in seconds since 1970. Raises InputError if there is none."""
         storage = self.open_storage()
         try:
-            return storage.get_all_trials(storage.get_study_id_from_name(self.config.name), deepcopy=False)
+            study = storage.get_study_id_from_name(self.config.name)
         except KeyError:
             raise InputError(f"{self.folder}: its storage has no study named {self.config.name}") from None
+        sittings = storage.get_study_user_attrs(study).get("sittings", [])
+        return storage.get_all_trials(study, deepcopy=False), sittings
 
-    def sittings(self) -> list[float]:
-        """When the search was begun, and gone on with: seconds since 1970."""
-        storage = self.open_storage()
-        attrs = storage.get_study_user_attrs(storage.get_study_id_from_name(self.config.name))
-        return list(attrs.get("sittings", []))
+    def all_trials(self) -> list[FrozenTrial]:
+        """The trials of the `record`."""
+        return self.record()[0]
 
     def trials(self) -> pd.DataFrame:
         """One row per proposal, see `trials_table`."""
@@ -169,6 +163,10 @@ class Run:
     def front(self) -> pd.DataFrame:
         """The non-dominated among the trained candidates, see `front_table`."""
         return front_table(self.trials(), self.config.objectives)
+
+    def receipt(self, trials: pd.DataFrame, front: pd.DataFrame) -> dict[str, Any]:
+        """What its rungs saved, given its tables, see `nas.tables.receipt`."""
+        return receipt(trials, front, self.config.proxy.ladder(), self.config.proxy.seeds)
 
     def pick(self, which: str) -> tuple[Architecture, pd.Series[Any]]:
         """A member of the front by `knee` or `best` (accuracy), or any trained candidate by the start of its id.
@@ -191,6 +189,15 @@ class Run:
                 raise refuse("--pick", which, rule + several)
             row = found.iloc[0]
         return Architecture.from_json(row["architecture"]), row
+
+
+def refuse_changes(folder: Path, what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises InputError if a folder was begun with `what`: values by key, of which those of `space` are not shown."""
+    for key, value in now.items():
+        if (there := before.get(key)) != value:
+            which = f"{what}: {key} is {json.dumps(there)} there and {json.dumps(value)} now"
+            which = "another space" if key == "space" else which
+            raise InputError(f"{folder}: was begun with {which}; choose another folder with --run")
 
 
 @contextmanager

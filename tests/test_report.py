@@ -626,8 +626,7 @@ def test_time_between_two_sittings_does_not_count(tmp_path: Path, monkeypatch: p
         assert trial.datetime_start and trial.datetime_complete
         trial.datetime_start += late if number else timedelta()
         trial.datetime_complete += late
-    monkeypatch.setattr(Run, "all_trials", lambda self: trials)
-    monkeypatch.setattr(Run, "sittings", lambda self: [0.0, (sitting + late).timestamp() - 0.01])
+    monkeypatch.setattr(Run, "record", lambda self: (trials, [0.0, (sitting + late).timestamp() - 0.01]))
     assert compare_runs([run])["runs"][str(run.folder)]["hours"] == pytest.approx(before, abs=1e-3)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nas.bench.table import Array, Table
 from nas.inputs import choices, refuse
-from nas.pareto import front, hypervolume
+from nas.pareto import hypervolume, hypervolumes
 
 MAXIMISE = (True, False)
 
@@ -66,12 +66,8 @@ class Task:
 
     def volumes(self, places: Sequence[int]) -> Array:
         """(n,) hypervolume after each of the rows in this order, as a share of that of all rows."""
-        kept, shares = np.empty((0, 2)), []
-        for place in places:
-            kept = np.vstack([kept, self.points[place]])
-            kept = kept[front(kept, MAXIMISE)]
-            shares.append(hypervolume(kept, self.reference, MAXIMISE) / self.whole)
-        return np.array(shares)
+        value: Array = hypervolumes(self.points[list(places)], self.reference, MAXIMISE) / self.whole
+        return value
 
     def regrets(self, places: Sequence[int]) -> Array:
         """(n,) how much the best row within the budget is better than the best of those so far, in accuracy."""

@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 
@@ -115,9 +116,10 @@ Works while the search is running, too."""
 def _add_compare(commands: Any) -> None:
     summary = "fronts and hypervolumes of several runs, side by side"
     text = """\
-Hypervolumes are shares of that of all runs together, measured from the worst
-trained candidate. A candidate counts as it was first measured at the last rung,
-from when it was; the last column is of the front as it was measured again."""
+Hypervolumes are shares of that of all runs together, measured from a little
+beyond the worst trained candidate. A candidate counts as it was first measured at
+the last rung, from when it was; the last column is of the front as it was measured
+again."""
     parser = _add(commands, "compare", summary, text, "nas compare runs/a runs/b --plot compare.svg")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs with the same objectives")
     parser.add_argument("--plot", metavar="FILE", help="write hypervolume against time there (.png, .svg, .pdf)")
@@ -223,26 +225,24 @@ def _natural(text: str) -> int:
 
 
 def _tau(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not -1 <= value < 1:
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number from -1 to less than 1")
-    return value
+    return _number(text, "a number from -1 to less than 1", lambda value: -1 <= value < 1)
+
+
+def _hours(text: str) -> float:
+    return _number(text, "a number of hours above 0", lambda value: 0 < value < math.inf)
+
+
+def _number(text: str, rule: str, is_legal: Callable[[float], bool]) -> float:
+    with contextlib.suppress(ValueError):
+        if is_legal(value := float(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"is {text!r}, but must be {rule}")
 
 
 def _whole(text: str, least: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= least):
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number from {least} to 999999999")
     return int(text)
-
-
-def _hours(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number of hours above 0")
 
 
 def _weights(text: str) -> str:

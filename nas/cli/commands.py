@@ -67,11 +67,11 @@ def _search(options: argparse.Namespace) -> None:
         run, exhausted = search(options.study, options.run, overrides, watch.start, watch.told, options.hours)
     if exhausted:
         complain(exhausted)
-    table = save_tables(run)
+    trials, front = save_tables(run)
     if options.json:
-        _print_json(front_records(table))
+        _print_json(front_records(front))
         return
-    _print_front(run, run.trials(), table)
+    _print_front(run, trials, front)
     print(f"tables and picture: {run.folder}/trials.parquet, front.parquet, front.csv, front.png, receipt.json")
 
 
@@ -132,7 +132,6 @@ def _print_picked(run: Run, facts: dict[str, Any]) -> None:
 
 def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
     from nas.report.text import front_text, receipt_text
-    from nas.tables import receipt
 
     folder = shlex.quote(str(run.folder))
     if front.empty:
@@ -140,7 +139,7 @@ def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(front_text(front, run.config.objectives, width))
-    if text := receipt_text(receipt(trials, front, run.config.proxy.ladder(), run.config.proxy.seeds)):
+    if text := receipt_text(run.receipt(trials, front)):
         print(f"\n{text}")
     print(f"\nnext: nas front {folder} --pick knee, then: nas retrain {folder} --pick knee")
 
@@ -223,12 +222,7 @@ def _bench(options: argparse.Namespace) -> None:
         "evaluations": options.evaluations,
         "samplers": summary(task, played),
     }
-    if options.plot:
-        _write("--plot", options.plot, lambda path: plot_bench(facts, path))
-    if options.json:
-        _print_json(facts)
-    else:
-        print(bench_text(facts))
+    _show(options, facts, bench_text, plot_bench)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -238,12 +232,21 @@ def _compare(options: argparse.Namespace) -> None:
     _check_file("--plot", options.plot)
     folders = {Path(folder).resolve(): folder for folder in options.runs}
     facts = compare_runs([Run.open(folder) for folder in folders.values()])
+    _show(options, facts, compare_text, plot_compare)
+
+
+def _show(
+    options: argparse.Namespace,
+    facts: dict[str, Any],
+    text: Callable[[dict[str, Any]], str],
+    plot: Callable[[dict[str, Any], Path], None],
+) -> None:
     if options.plot:
-        _write("--plot", options.plot, lambda path: plot_compare(facts, path))
+        _write("--plot", options.plot, lambda path: plot(facts, path))
     if options.json:
         _print_json(facts)
     else:
-        print(compare_text(facts))
+        print(text(facts))
 
 
 def _trust(options: argparse.Namespace) -> None:

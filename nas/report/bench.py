@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nas.files import write_whole
+from nas.report.plot import line, save_figure
 from nas.report.text import aligned
 
 
@@ -49,11 +49,10 @@ def plot_bench(facts: dict[str, Any], path: Path) -> None:
     axis = figure.subplots()
     for number, (name, found) in enumerate(facts["samplers"].items()):
         missing = [max(1e-4, 1 - value) * 100 for value in found["hypervolume"]]
-        style = ("-", "--", ":", "-.")[number // 10 % 4]
-        axis.plot(range(1, len(missing) + 1), missing, style, color=f"C{number % 10}", label=name)
+        axis.plot(range(1, len(missing) + 1), missing, label=name, **line(number))
     axis.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="hypervolume missing, %")
     seeds = max(found["seeds"] for found in facts["samplers"].values())
     axis.set_title(f"{facts['table']}, accuracy against {facts['cost']}, mean of {seeds} seeds", fontsize="medium")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix(".")))
+    save_figure(figure, path)

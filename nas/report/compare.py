@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from nas.files import write_whole
 from nas.inputs import InputError
-from nas.pareto import front, hypervolume
+from nas.pareto import hypervolume, hypervolumes
+from nas.report.plot import line, save_figure
 from nas.report.progress import duration
 from nas.report.text import aligned
 from nas.run import Run
-from nas.tables import front_table, receipt, trials_table
+from nas.tables import front_table, trials_table
 
 Array = NDArray[np.float64]
 BEYOND = 0.1
+"""Of the range of an objective, how far the reference is beyond the worst: so the ends of a front count, too."""
 
 
 def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
@@ -33,25 +34,24 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """
     objectives = runs[0].config.objectives
     maximise = [name == "accuracy" for name in objectives]
-    trials, found = {}, {}
+    tables, found = {}, {}
     for run in runs:
         name = str(run.folder)
         if (here := run.config.objectives) != objectives:
             raise InputError(
                 f"{name}: its objectives are {here}, but must be {objectives} as those of {runs[0].folder}"
             )
-        trials[name] = run.all_trials()
-        found[name] = _measured(run, trials[name])
+        trials, sittings = run.record()
+        tables[name], found[name] = trials_table(trials), _measured(run, trials, sittings)
     points = np.vstack([values for _, values in found.values()])
     beyond = BEYOND * np.where(np.ptp(points, axis=0) > 0, np.ptp(points, axis=0), 1.0)
     worst = np.where(maximise, points.min(axis=0) - beyond, points.max(axis=0) + beyond)
     whole = hypervolume(points, worst, maximise)
     facts: dict[str, Any] = {}
     for run, (name, (seconds, values)) in zip(runs, found.items(), strict=True):
-        table = trials_table(trials[name])
-        members = front_table(table, objectives)
+        members = front_table(tables[name], objectives)
         repeated = bool((members["measurements"] > 1).any())
-        spent = receipt(table, members, run.config.proxy.ladder(), run.config.proxy.seeds)
+        spent = run.receipt(tables[name], members)
         facts[name] = {
             "sampler": run.config.sampler.name,
             "candidates": spent["candidates"],
@@ -59,7 +59,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
             "epochs": spent["epochs"],
             "hours": round(float(seconds[-1]) / 3600, 4),
             "front": len(members),
-            "curve": _curve(seconds, values, worst, whole, maximise),
+            "curve": _curve(seconds, hypervolumes(values, worst, maximise) / whole),
             "again": hypervolume(members[objectives].to_numpy(float), worst, maximise) / whole if repeated else None,
         }
     for mine in facts.values():
@@ -75,7 +75,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _measured(run: Run, trials: list[FrozenTrial]) -> tuple[Array, Array]:
+def _measured(run: Run, trials: list[FrozenTrial], sittings: list[float]) -> tuple[Array, Array]:
     """Of the trained candidates in the order in which they ended: seconds (n,) of search, and objectives (n, k)."""
     ended = [trial for trial in trials if trial.datetime_start and trial.datetime_complete]
     trained = sorted((trial for trial in ended if trial.user_attrs.get("outcome") == "trained"), key=_end)
@@ -84,7 +84,7 @@ def _measured(run: Run, trials: list[FrozenTrial]) -> tuple[Array, Array]:
     events = np.sort([when for trial in ended for when in (_begin(trial), _end(trial))])
     ends = np.array([_end(trial) for trial in trained])
     seconds = ends - events[0]
-    for sitting in run.sittings():
+    for sitting in sittings:
         # Between two sittings nothing happens: what was in training when the first ended counts to its last event.
         place = int(np.searchsorted(events, sitting))
         if place:
@@ -109,22 +109,10 @@ def _differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {key: [each[key] for each in fixed] for key in keys if any(each[key] != fixed[0][key] for each in fixed)}
 
 
-def _curve(
-    seconds: Array,
-    values: Array,
-    worst: Array,
-    whole: float,
-    maximise: list[bool],
-) -> list[tuple[float, float]]:
-    kept = values[:0]
-    curve: list[tuple[float, float]] = []
-    for when, value in zip(seconds.tolist(), values, strict=True):
-        kept = np.vstack([kept, value])
-        kept = kept[front(kept, maximise)]
-        share = hypervolume(kept, worst, maximise) / whole
-        if not curve or share > curve[-1][1]:
-            curve.append((round(when, 1), share))
-    return curve
+def _curve(seconds: Array, shares: Array) -> list[tuple[float, float]]:
+    """The points at which the shares (n,) rise."""
+    rises = np.diff(shares, prepend=-1.0) > 0
+    return list(zip(seconds[rises].round(1).tolist(), shares[rises].tolist(), strict=True))
 
 
 def compare_text(facts: dict[str, Any]) -> str:
@@ -154,9 +142,8 @@ def plot_compare(facts: dict[str, Any], path: Path) -> None:
     end = max(run["hours"] for run in facts["runs"].values())
     for number, (name, run) in enumerate(facts["runs"].items()):
         hours, shares = [when / 3600 for when, _ in run["curve"]], [share for _, share in run["curve"]]
-        style = ("-", "--", ":", "-.")[number // 10 % 4]
-        axis.step([*hours, end], [*shares, shares[-1]], style, color=f"C{number % 10}", where="post", label=name)
+        axis.step([*hours, end], [*shares, shares[-1]], where="post", label=name, **line(number))
     axis.set(xlabel="hours", ylabel="hypervolume, share of that of all runs")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix(".")))
+    save_figure(figure, path)

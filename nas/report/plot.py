@@ -1,9 +1,9 @@
-"""The front as a picture."""
+"""The front as a picture, and what all pictures share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -22,9 +22,18 @@ GREY, BLUE, VERMILLION = "0.62", "#0072B2", "#D55E00"
 
 def plot_front(config: StudyConfig, trials: pd.DataFrame, front: pd.DataFrame, path: Path) -> None:
     """Writes the picture, see `draw_front`; its format follows the ending of `path`, one of FORMATS."""
-    figure = draw_front(config, trials, front)
+    save_figure(draw_front(config, trials, front), path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Its format follows the ending of `path`, one of FORMATS."""
     kind = path.suffix.removeprefix(".")
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, format=kind))
+
+
+def line(number: int) -> dict[str, Any]:
+    """How line `number` of many is drawn: ten colours, then other dashes."""
+    return {"color": f"C{number % 10}", "linestyle": ("-", "--", ":", "-.")[number // 10 % 4]}
 
 
 def draw_front(config: StudyConfig, trials: pd.DataFrame, front: pd.DataFrame) -> Figure:

@@ -13,18 +13,18 @@ from nas.costs.check import cross_check
 from nas.files import write_json, write_text, write_whole
 from nas.report.plot import plot_front
 from nas.run import Run
-from nas.tables import front_table, receipt, trials_table
+from nas.tables import front_table
 
 _LONG = ["rungs", "architecture", "reason", "outcome", "rung", "audited_at", "confirms"]
 
 
-def save_tables(run: Run) -> pd.DataFrame:
+def save_tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Writes trials.parquet, front.parquet, front.csv, front.png, receipt.json and front/ID.yaml into the run; returns
-    the front.
+    the trials and the front.
 
     Raises RuntimeError, and writes no front, if ptflops counts a member's parameters or MACs otherwise.
     """
-    trials = trials_table(run.all_trials())
+    trials = run.trials()
     front = front_table(trials, run.config.objectives)
     write_whole(run.folder / "trials.parquet", lambda path: trials.to_parquet(path, index=False))
     for data in front["architecture"]:
@@ -33,10 +33,10 @@ def save_tables(run: Run) -> pd.DataFrame:
         write_text(run.folder / "front" / f"{architecture.id}.yaml", architecture.to_yaml())
     write_whole(run.folder / "front.parquet", lambda path: front.to_parquet(path, index=False))
     write_whole(run.folder / "front.csv", lambda path: front_csv(front, path))
-    write_json(run.folder / "receipt.json", receipt(trials, front, run.config.proxy.ladder(), run.config.proxy.seeds))
+    write_json(run.folder / "receipt.json", run.receipt(trials, front))
     if not front.empty:
         plot_front(run.config, trials, front, run.folder / "front.png")
-    return front
+    return trials, front
 
 
 def front_csv(front: pd.DataFrame, path: Path) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 
 from nas.files import write_json, write_whole
+from nas.report.plot import BLUE, VERMILLION, save_figure
 from nas.report.text import aligned
 from nas.trust import Candidate, Trust
 
@@ -86,8 +87,6 @@ def plot_trust(facts: dict[str, Any], path: Path) -> None:
     """Writes a picture: tau with its interval against seconds a candidate, of epochs and scores."""
     from matplotlib.figure import Figure
 
-    from nas.report.plot import BLUE, VERMILLION
-
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axis = figure.subplots()
     for key, colour, mark, label in (("rungs", BLUE, "-o", "epochs"), ("scores", VERMILLION, "D", "without training")):
@@ -110,4 +109,4 @@ def plot_trust(facts: dict[str, Any], path: Path) -> None:
     axis.grid(alpha=0.3, lw=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize="small", frameon=False)
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix(".")))
+    save_figure(figure, path)

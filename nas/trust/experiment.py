@@ -25,6 +25,7 @@ from nas.executors import EXECUTORS
 from nas.files import sweep, write_json
 from nas.inputs import InputError
 from nas.network import build
+from nas.run import refuse_changes
 from nas.scores import SCORES, score
 from nas.training import Normalisation
 from nas.trust.ranking import Candidate
@@ -80,12 +81,7 @@ class Experiment:
         file = self.folder / "settings.json"
         if not file.exists():
             write_json(file, settings)
-        before = _read(file)
-        for key, now in json.loads(json.dumps(settings)).items():
-            if (there := before.get(key)) != now:
-                which = f"other settings: {key} is {json.dumps(there)} there and {json.dumps(now)} now"
-                other = "another space" if key == "space" else which
-                raise InputError(f"{self.folder}: was begun with {other}; choose another folder with --run")
+        refuse_changes(self.folder, "other settings", _read(file), json.loads(json.dumps(settings)))
         sweep(self.folder)
         for kind in KINDS:
             for job in self._waiting(kind):
