@@ -50,7 +50,7 @@ def hardware() -> dict[str, str | int]:
     """Processor, usable cores, system, memory in bytes, and the GPU where there is one."""
     import torch
 
-    facts: dict[str, str | int] = {"processor": _processor(), "cores": cores(), "system": platform.platform()}
+    facts: dict[str, str | int] = {"processor": processor(), "cores": cores(), "system": platform.platform()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         facts["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if torch.cuda.is_available():
@@ -58,10 +58,20 @@ def hardware() -> dict[str, str | int]:
     return facts
 
 
-def _processor() -> str:
+def processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets by Linux's names; none where it does not say."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+@cache
+def _cpuinfo(name: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
+            if line.startswith(name):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return ""

@@ -7,7 +7,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from nas.augment import Augmentation, Batches, Normalisation
 from nas.data.splits import Images
 from nas.files import write_whole
+from nas.fused import fused, pays_in_bfloat16
 from nas.inputs import Config, InputError, refuse
 from nas.machine import keep_freed_memory
 
@@ -31,6 +32,7 @@ __all__ = ["Diverged", "Epoch", "Normalisation", "Recipe", "Stage", "evaluate", 
 
 FORMAT = 1
 _CHECK_EVERY = 50
+_ON_CPU = ("float32", "bfloat16")
 
 
 def _number(value: object) -> object:
@@ -60,7 +62,8 @@ class Recipe(Config):
         (10 + step)) from step 0; 0 is off.
     clip_norm: largest L2 norm of the gradient; 0 is off.
     crop, flip, cutout: augmentation, in pixels of the stored images, see nas.augment.Augmentation; 0 and false are off.
-    precision: of the forward pass; auto is bfloat16, or else float16, on CUDA and float32 on CPU and MPS.
+    precision: of the forward pass; auto is bfloat16, or else float16, on CUDA, bfloat16 on a CPU with matrix units for
+        it (AMX) and float32 elsewhere. What a training began with it keeps.
     channels_last: memory layout of weights and images.
     """
 
@@ -312,7 +315,7 @@ class _Run:
         total = torch.zeros((), device=self.device)
         correct, trained, lr = torch.zeros((), dtype=torch.int64, device=self.device), 0, 0.0
         self.network.train()
-        with _seeded(self.device, network_seed):
+        with _seeded(self.device, network_seed), self.fast():
             for index in range(steps):
                 step = (number - 1) * steps + index
                 lr = learning_rate(self.recipe, step, steps)
@@ -335,6 +338,9 @@ class _Run:
             epoch = self.validated(epoch)
         self.curve.append(replace(epoch, seconds=time.perf_counter() - start))
         return self.curve[-1]
+
+    def fast(self) -> AbstractContextManager[None]:
+        return fused(self.network) if self.recipe.channels_last and self.device.type == "cpu" else nullcontext()
 
     def _update(self, loss: Tensor, step: int, lr: float) -> None:
         for group in self.optimiser.param_groups:
@@ -370,6 +376,7 @@ class _Run:
             "format": FORMAT,
             "settings": self.settings(max(1, len(self.curve))),
             "epoch": len(self.curve),
+            "precision": str(self.precision).removeprefix("torch."),
             "curve": [asdict(epoch) for epoch in self.curve],
             "model": self.network.state_dict(),
             "average": None if self.average is None else self.average.network.state_dict(),
@@ -388,6 +395,8 @@ class _Run:
         for name in [*here, *(name for name in there if name not in here)]:
             if here.get(name) != there.get(name):
                 raise refuse(f"{path}: {name}", there.get(name), f"{here.get(name)!r} as in this training; {again}")
+        if self.recipe.precision == "auto" and self.device.type == "cpu" and state.get("precision") in _ON_CPU:
+            self.precision = getattr(torch, state["precision"])
         self.network.load_state_dict(state["model"])
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
@@ -463,6 +472,8 @@ def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
 def _precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     if recipe.precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[recipe.precision]
+    if device.type == "cpu":
+        return torch.bfloat16 if recipe.channels_last and pays_in_bfloat16() else torch.float32
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

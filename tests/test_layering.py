@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "nas"
 # The one list. A module is a file of nas/ or a family folder; it imports only from rows above its own.
 LAYERS = (
     ("inputs", "files", "machine", "meta"),
+    ("fused",),
     ("architecture", "blocks", "data", "pareto", "rungs"),
     ("rows", "network", "augment", "surrogate"),
     ("space", "training", "trace", "weights"),

@@ -262,7 +262,9 @@ def test_afterwards_the_network_holds_the_average_in_eval_mode(tmp_path: Path) -
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
 
 
-def test_precision_and_layout() -> None:
+@pytest.mark.parametrize(("pays", "automatic"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_precision_and_layout(pays: bool, automatic: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.training.pays_in_bfloat16", lambda: pays)
     seen: list[tuple[torch.dtype, bool]] = []
     for precision, last in (("auto", True), ("bfloat16", False)):
         network = small(channels=3)
@@ -272,7 +274,7 @@ def test_precision_and_layout() -> None:
         recipe = Recipe(epochs=1, precision=precision, channels_last=last)
         fit(network, recipe, noise(channels=3), normalisation=RAW[3])
         assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == last
-    assert seen == [(torch.float32, True), (torch.bfloat16, False)]
+    assert seen == [(automatic, True), (torch.bfloat16, False)]
 
 
 # --- batches
