@@ -29,12 +29,15 @@ class Augmentation:
 
     `crop`: zero padding on each side of a random crop back to the image's size (He et al. 2015, section 4.2).
     `flip`: half of the images are mirrored, by chance. `cutout`: side of a square set to the mean, its centre anywhere
-    in the image, so that a part may lie outside (DeVries and Taylor 2017, section 3.2). 0 and False are off.
+    in the image, so that a part may lie outside (DeVries and Taylor 2017, section 3.2). `trivial_augment`: each image
+    gets one of torchvision's operations at any strength (Mueller and Hutter 2021, "wide"), drawn from torch's global
+    generator; for 1 or 3 channels. 0 and False are off.
     """
 
     crop: int = 0
     flip: bool = False
     cutout: int = 0
+    trivial_augment: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Batches:
 
     On the CPU `pixels` are read where they are: they may be memory-mapped and read-only. On other devices they are
     copied there if they fill at most a quarter of the memory that is free, else each batch is.
-    Raises InputError if there are no images or `normalisation` has another number of channels.
+    Raises InputError if there are no images or the augmentation or `normalisation` has another number of channels.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class Batches:
         if not len(normalisation.mean) == len(normalisation.std) == self._channels:
             counts = f"{len(normalisation.mean)} means and {len(normalisation.std)} stds"
             raise InputError(f"normalisation has {counts}, but must have one for each of {self._channels} channels")
+        if self._augmentation.trivial_augment and self._channels not in {1, 3}:
+            raise InputError(f"trivial_augment is for images of 1 or 3 channels, not {self._channels}")
         self._pixels: NDArray[np.uint8] | Tensor = np.asarray(pixels)
         if pixels.nbytes <= _RESIDENT_SHARE * _free_bytes(device):
             self._pixels = torch.from_numpy(np.array(pixels)).to(device)
@@ -111,12 +116,14 @@ class Batches:
     def augmented(self, draws: Draws, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Input and labels (batch,) int64 of the epoch's images `start` to `stop` - 1.
 
-        Steps: zero padding, crop, mirror, normalisation, cutout, resizing.
+        Steps: zero padding, crop, mirror, trivial augment, normalisation, cutout, resizing.
         """
         where, part = draws.order[start:stop], slice(start, stop)
         pixels = self._fetch(where)
         if self._augmentation.crop or self._augmentation.flip:
             pixels = self._crop(pixels, draws.offsets[part], draws.flips[part])
+        if self._augmentation.trivial_augment:
+            pixels = _trivial(pixels)
         rows = self._normalised(pixels)
         if self._augmentation.cutout:
             rows.masked_fill_(self._cutout(draws.centres[part]), 0.0)
@@ -165,6 +172,14 @@ class Batches:
         shape = (len(rows), self._resolution, self._resolution, self._channels)
         images = rows.view(shape).permute(0, 3, 1, 2)
         return images if self._channels_last else images.contiguous()
+
+
+def _trivial(pixels: Tensor) -> Tensor:
+    """An operation of its own for each of uint8 (batch, h, w, channels)."""
+    from torchvision.transforms.v2 import TrivialAugmentWide
+
+    augment = TrivialAugmentWide()
+    return torch.stack([augment(image) for image in pixels.permute(0, 3, 1, 2)]).permute(0, 2, 3, 1).contiguous()
 
 
 def _resizing(size: int, new: int) -> Tensor:

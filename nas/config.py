@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 import optuna
 import torch
 import yaml
-from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from nas.costs import COSTS
 from nas.data import DATASETS, DataConfig
@@ -20,7 +20,7 @@ from nas.evaluation import Rung
 from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
 from nas.samplers import check_sampler
 from nas.space import Space
-from nas.training import Recipe
+from nas.training import PUBLISHED, Recipe
 from nas.weights import IMAGENET, WEIGHTS_RULE
 
 OBJECTIVES = ("accuracy", *COSTS)
@@ -86,16 +86,35 @@ class ProxyConfig(Config):
         return tuple(Rung(rung.epochs, rung.share, rung.resolution) for rung in self.rungs)
 
 
+class ProgressConfig(Config):
+    """A part of the full training: up to the share `until` of its epochs, at a multiple of the resolution."""
+
+    until: Annotated[float, Gt(0), Lt(1)]
+    resolution: _Share
+
+
 class RetrainConfig(Config):
     """The full training of the chosen candidate, on the training split alone or with the validation split.
 
-    `weights` is what it starts from (see `nas.load_weights`), by default new ones.
+    `weights` is what it starts from (see `nas.load_weights`), by default new ones. `progressive` are parts of lower
+    resolution that it begins with. With `average_flips` the test accuracy is that of the mean over an image and its
+    mirror image of the logits.
     """
 
     epochs: _Epochs
     data: Literal["train", "train+validation"] = "train+validation"
     recipe: dict[str, Any] = {}
     weights: Annotated[str, AfterValidator(_weights)] | None = None
+    progressive: list[ProgressConfig] = []
+    average_flips: bool = False
+
+    @field_validator("progressive")
+    @classmethod
+    def _rising(cls, value: list[ProgressConfig]) -> list[ProgressConfig]:
+        until = [part.until for part in value]
+        if sorted(set(until)) != until:
+            raise ValueError("parts whose `until` rises")
+        return value
 
     def found_from(self, base: Path) -> RetrainConfig:
         """The same with an absolute path of the weights, where they are a file."""
@@ -237,10 +256,16 @@ def check_storage(url: str, where: str) -> None:
 
 
 def _recipe(data: dict[str, Any], epochs: int, where: str) -> Recipe:
+    """The recipe of a file: that of `like`, where it names a published one, with the other keys in its place."""
+    data = dict(data)
+    if (like := data.pop("like", None)) is not None:
+        if like not in PUBLISHED:
+            raise refuse(f"{where}.like", like, choices(PUBLISHED))
+        data = PUBLISHED[like] | data
     known = sorted(set(Recipe.model_fields) - {"epochs"})
     for key in data:
         if key not in known:
-            rule = "it stands beside the recipe" if key == "epochs" else f"the keys here are: {', '.join(known)}"
+            rule = "it stands beside the recipe" if key == "epochs" else f"the keys here are: like, {', '.join(known)}"
             raise InputError(f"{where}.{key} is not known; {rule}")
     recipe: Recipe = checked(Recipe, {**data, "epochs": epochs}, where, ".")
     return recipe

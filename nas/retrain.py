@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,18 @@ import torch
 from safetensors.torch import save_file
 
 from nas.architecture import Architecture
+from nas.blocks import BLOCKS
+from nas.config import RetrainConfig
 from nas.costs import costs
 from nas.data import DataConfig, Splits
 from nas.data import load as load_data
+from nas.data.splits import Images
 from nas.files import sweep, write_json, write_text, write_whole
-from nas.inputs import InputError
+from nas.inputs import InputError, refuse
 from nas.machine import hardware, versions
 from nas.network import Network, build
 from nas.run import Run, locked
-from nas.training import Diverged, Epoch, Normalisation, Recipe, evaluate, pick_device, train
+from nas.training import Diverged, Epoch, Group, Normalisation, Recipe, Stage, evaluate, pick_device, together, train
 from nas.weights import WEIGHTS_FILE, Start, load_weights, read_tensors, slug
 
 
@@ -46,6 +50,9 @@ def retrain(
 ) -> Retrained:
     """Trains a candidate (`pick`: knee, best or an id) as the study's `retrain` section says; goes on where it was.
 
+    `pick` may also be the file (.yaml) of any architecture for the study's images. Processes that torchrun starts train
+    it together.
+
     It begins with the weights that `seed` draws, or with `weights` (a file, a retrain folder or "imagenet", see
     `load_weights`), by default those that the study's `retrain.weights` names.
 
@@ -54,39 +61,43 @@ def retrain(
     it, or a folder that was begun with another recipe, data or weights or is being trained by another process, or if
     the loss is not finite.
     """
-    architecture, _ = run.pick(pick)
+    architecture = Architecture.load(pick) if pick.endswith(".yaml") else run.pick(pick)[0]
+    config = run.config.retrain or RetrainConfig(epochs=1)
     recipe = run.config.retrain_recipe(epochs)
-    if weights is None and run.config.retrain is not None:
-        weights = run.config.retrain.weights
     network = build(architecture, seed)
-    training = _Training(
-        architecture=architecture,
-        recipe=recipe,
-        data=run.config.data if data_root is None else run.config.data.model_copy(update={"root": data_root}),
-        images="train" if run.config.retrain is None else run.config.retrain.data,
-        seed=seed,
-        device=device or run.config.device or str(pick_device()),
-        start=None if weights is None else load_weights(network, weights),
-    )
-    folder = run.folder / "retrain" / training.name
-    with locked(folder / "train.lock", "trained"):
-        try:
-            return Retrained(folder, training.finish(folder, network, on_epoch))
-        except Diverged as error:
-            raise InputError(f"{folder}: {error}") from None
+    start = config.weights if weights is None else weights
+    with together(device or run.config.device or str(pick_device())) as (group, place):
+        training = _Training(
+            architecture=architecture,
+            recipe=recipe,
+            data=run.config.data if data_root is None else run.config.data.model_copy(update={"root": data_root}),
+            config=config,
+            seed=seed,
+            device=str(place),
+            start=None if start is None else load_weights(network, start),
+            group=group,
+        )
+        training.check()
+        folder = run.folder / "retrain" / training.name
+        with locked(folder / "train.lock", "trained") if group.first else nullcontext():
+            try:
+                return Retrained(folder, training.finish(folder, network, on_epoch))
+            except Diverged as error:
+                raise InputError(f"{folder}: {error}") from None
 
 
 @dataclass(frozen=True)
 class _Training:
-    """All that a full training depends on. `images`: train, or train+validation."""
+    """All that a full training depends on."""
 
     architecture: Architecture
     recipe: Recipe
     data: DataConfig
-    images: str
+    config: RetrainConfig
     seed: int
     device: str
     start: Start | None
+    group: Group
 
     @property
     def name(self) -> str:
@@ -95,18 +106,33 @@ class _Training:
 
     def settings(self) -> dict[str, dict[str, Any]]:
         data = self.data.model_dump(mode="json", exclude={"root", "download"})
-        return {"data": data | {"trained_on": self.images}, "recipe": self.recipe.model_dump(mode="json")}
+        config = self.config.model_dump(mode="json", include={"progressive", "average_flips"})
+        return {
+            "data": data | {"trained_on": self.config.data},
+            "recipe": self.recipe.model_dump(mode="json"),
+            "training": config,
+        }
+
+    def check(self) -> None:
+        """Raises InputError if the architecture has another number of channels or cannot change its resolution."""
+        bound = [x.block for x in self.architecture.layers if BLOCKS[x.block].one_resolution]
+        if bound and self.config.progressive:
+            rule = (
+                f"none: the weights of block {bound[0]} in architecture {self.architecture.id} belong to one resolution"
+            )
+            raise refuse("retrain.progressive", len(self.config.progressive), rule)
 
     def finish(self, folder: Path, network: Network, on_epoch: Callable[[Epoch], None] | None) -> dict[str, Any]:
         """Trains on from what is in the folder, or else `network`, to its result.json. Returns that."""
-        self._begin(folder)
+        if self.group.first:
+            self._begin(folder)
         if (folder / "result.json").exists():
             return self._result(folder)
-        sweep(folder)
+        if self.group.first:
+            sweep(folder)
         splits = load_data(self.data)
-        both = self.images == "train+validation"
+        both = self.config.data == "train+validation"
         images = splits.train_and_validation if both else splits.train
-        write_text(folder / "architecture.yaml", self.architecture.to_yaml())
         curve = train(
             network,
             images,
@@ -116,17 +142,30 @@ class _Training:
             resolution=self.architecture.resolution,
             seed=self.seed,
             device=self.device,
+            before=self._before(images),
             checkpoint=folder / "checkpoint.pt",
             on_epoch=on_epoch,
+            group=self.group,
         )
+        if self.group.first:
+            self._write(folder, network, curve, splits, len(images))
+        self.group.wait()
+        return self._result(folder)
+
+    def _before(self, images: Images) -> list[Stage]:
+        full, epochs = self.architecture.resolution, self.recipe.epochs
+        parts = [(round(part.until * epochs), round(part.resolution * full)) for part in self.config.progressive]
+        return [Stage(until, images, max(1, resolution)) for until, resolution in parts if until]
+
+    def _write(self, folder: Path, network: Network, curve: list[Epoch], splits: Splits, images: int) -> None:
+        write_text(folder / "architecture.yaml", self.architecture.to_yaml())
         weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
         about = {"architecture": self.architecture.id}
         write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, about))
         table = pd.DataFrame([vars(epoch) for epoch in curve])
         write_whole(folder / "curve.csv", lambda path: table.to_csv(path, index=False))
         seconds = sum(epoch.seconds for epoch in curve)
-        write_json(folder / "result.json", self._tested(folder, splits, len(images), seconds))
-        return self._result(folder)
+        write_json(folder / "result.json", self._tested(folder, splits, images, seconds))
 
     def _begin(self, folder: Path) -> None:
         """Writes what the training starts from, where it does not start from nothing, into start.json.
@@ -156,6 +195,7 @@ class _Training:
             normalisation=Normalisation(splits.mean, splits.std),
             resolution=self.architecture.resolution,
             device=self.device,
+            average_flips=self.config.average_flips,
         )
         return {
             "id": self.architecture.id,
@@ -172,6 +212,7 @@ class _Training:
             "seed": self.seed,
             "wall_seconds": round(seconds, 1),
             "device": self.device,
+            "processes": self.group.size,
             "threads": torch.get_num_threads(),
             "hardware": hardware(),
             "versions": versions(),
@@ -184,7 +225,7 @@ class _Training:
             result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             for section, now in self.settings().items():
                 for name, value in now.items():
-                    if (before := result[section].get(name, value)) != value:
+                    if (before := result.get(section, {}).get(name, value)) != value:
                         raise InputError(
                             f"{folder}: was trained with {section}.{name} {json.dumps(before)}, which is "
                             f"{json.dumps(value)} in the study now; move the folder away to train again"

@@ -24,6 +24,7 @@ LAYERS = (
     ("study", "retrain", "trust"),
     ("report",),
     ("cli",),
+    ("__main__",),
 )
 Layers = Sequence[Sequence[str]]
 

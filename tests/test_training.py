@@ -264,7 +264,7 @@ def test_afterwards_the_network_holds_the_average_in_eval_mode(tmp_path: Path) -
 
 @pytest.mark.parametrize(("pays", "automatic"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_precision_and_layout(pays: bool, automatic: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.training.pays_in_bfloat16", lambda: pays)
+    monkeypatch.setattr("nas.training.step.pays_in_bfloat16", lambda: pays)
     seen: list[tuple[torch.dtype, bool]] = []
     for precision, last in (("auto", True), ("bfloat16", False)):
         network = small(channels=3)
@@ -406,7 +406,7 @@ def test_epochs_differ_in_order_and_seeds_in_everything() -> None:
 
 def test_images_that_cannot_be_used() -> None:
     for images, normalisation, line in (
-        (noise(1), GREY, "images is 1, but must be at least 2 to train on: batch normalisation needs them"),
+        (noise(1), GREY, "images is 1, but must be at least 2 to train on: batch normalisation needs two a process"),
         (noise(4), RAW[3], "normalisation has 3 means and 3 stds, but must have one for each of 1 channels"),
     ):
         with pytest.raises(InputError) as error:

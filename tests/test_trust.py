@@ -34,7 +34,8 @@ from nas.inputs import InputError, parse_yaml
 from nas.report.trust import plot_trust, trust_text
 from nas.scores import SCORES
 from nas.space import Space
-from nas.training import Diverged, _Run
+from nas.training import Diverged
+from nas.training.loop import _Run
 from nas.trust import Candidate, Step, trust
 from nas.trust.candidates import evenly, spread
 from nas.trust.ranking import RESAMPLES, interval, ladder, rank, rankings, tau_b, verdict

@@ -44,6 +44,15 @@ class Block(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.stride, self.resolution = stride, resolution
+        self.drop_path = 0.0
+
+    def beside(self, shortcut: Tensor, layers: Tensor) -> Tensor:
+        """Their sum; in training each image is without `layers` with chance `drop_path`, and has more of it else."""
+        if self.training and self.drop_path:
+            from torchvision.ops import stochastic_depth
+
+            layers = stochastic_depth(layers, self.drop_path, "row")
+        return shortcut + layers
 
     @classmethod
     def check(cls, in_channels: int, out_channels: int, stride: int, resolution: int, **options: Any) -> None:

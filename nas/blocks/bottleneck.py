@@ -88,4 +88,4 @@ class Bottleneck(Block):
         return chosen["t"] == 1 if option == "expand" else super().used(option, chosen)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x) if self.shortcut is None else self.shortcut(x) + self.layers(x)
+        return self.layers(x) if self.shortcut is None else self.beside(self.shortcut(x), self.layers(x))

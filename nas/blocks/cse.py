@@ -101,4 +101,4 @@ class CSE(Block):
             y = y.reshape(batch, self.out_channels, hidden // self.out_channels, height, width).mean(dim=2)
         else:
             y = F.adaptive_avg_pool3d(y.unsqueeze(1), (self.out_channels, height, width)).squeeze(1)
-        return x + y if self.shortcut else y
+        return self.beside(x, y) if self.shortcut else y

@@ -69,7 +69,7 @@ class Shuffle(Block):
         y = self.layers(x)
         if self.concatenates:
             return self.activation(torch.cat([self.shortcut(x), y], dim=1))
-        return self.activation(x + y)
+        return self.activation(self.beside(x, y))
 
 
 def _concatenates(in_channels: int, out_channels: int, stride: int) -> bool:

@@ -171,6 +171,7 @@ def _retrain(options: argparse.Namespace) -> None:
     from nas.report.progress import TrainingWatch
     from nas.retrain import retrain
     from nas.run import Run
+    from nas.training import leads
 
     run = Run.open(options.run)
     epochs = run.config.retrain_recipe(options.epochs).epochs
@@ -187,8 +188,10 @@ def _retrain(options: argparse.Namespace) -> None:
             device=options.device,
             data_root=options.data_root,
             weights=options.weights,
-            on_epoch=watch.epoch,
+            on_epoch=watch.epoch if leads() else None,
         )
+    if not leads():
+        return
     if options.json:
         _print_json({**done.result, "folder": str(done.folder)})
         return

@@ -216,7 +216,7 @@ class _Depthwise(torch.autograd.Function):
         dtaps = torch.empty_like(taps)
         sizes = (int(x.dtype == torch.bfloat16), k, ctx.conv.stride[0], images, height, width, channels)
         _call(ctx.library.depthwise_backward, *sizes, x, taps, dy, dx, dtaps)
-        return dx, dtaps.t().reshape(weight.shape), None, None
+        return dx, dtaps.t().reshape(weight.shape).contiguous(), None, None
 
 
 def _call(function: Any, *arguments: int | float | Tensor) -> None:

@@ -1,96 +1,35 @@
-"""Training and evaluating any network on images in memory, resumable after every epoch. Knows nothing of NAS."""
+"""The loop over epochs and steps, and evaluation."""
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AllowInfNan, BeforeValidator, ValidationInfo, field_validator
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nas.augment import Augmentation, Batches, Normalisation
 from nas.data.splits import Images
 from nas.files import write_whole
-from nas.fused import fused, pays_in_bfloat16
-from nas.inputs import Config, InputError, refuse
+from nas.fused import fused
+from nas.inputs import refuse
 from nas.machine import keep_freed_memory
+from nas.training.checkpoint import FORMAT, read, shapes
+from nas.training.mixing import Mixing, mixing
+from nas.training.parallel import Group
+from nas.training.recipe import Recipe, learning_rate
+from nas.training.step import Average, optimiser, precision
 
-__all__ = ["Diverged", "Epoch", "Normalisation", "Recipe", "Stage", "evaluate", "learning_rate", "pick_device", "train"]
-
-FORMAT = 1
 _CHECK_EVERY = 50
 _ON_CPU = ("float32", "bfloat16")
-
-
-def _number(value: object) -> object:
-    """YAML 1.1 reads 5e-4, without a point, as text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        raise ValueError("a number") from None
-
-
-_Number = Annotated[float, AllowInfNan(False), BeforeValidator(_number)]
-
-
-class Recipe(Config):
-    """How to train. Written by users in YAML; the defaults suit a batch-normalised network on small images.
-
-    epochs: length of the schedule, in passes over the training images.
-    batch_size: images per step. A last batch that is smaller is trained on, unless it is a single image.
-    optimiser: sgd (Nesterov momentum), rmsprop (alpha 0.9, eps 0.0316 as torchvision's MobileNetV3 reference; with
-        momentum) or adamw (betas 0.9 and 0.999; decoupled weight decay).
-    lr: peak learning rate. momentum: of sgd and rmsprop.
-    weight_decay: L2 (adamw: decoupled), never on norms and biases (parameters of one dimension or none).
-    schedule, decay: lr per step behind the warm-up, see `learning_rate`.
-    warmup_epochs: lr rises linearly from 0 during so many epochs (fractions count).
-    label_smoothing: share of the target spread evenly over all classes.
-    ema: decay of the moving average of weights and BN statistics that is validated and kept, min(ema, (1 + step) /
-        (10 + step)) from step 0; 0 is off.
-    clip_norm: largest L2 norm of the gradient; 0 is off.
-    crop, flip, cutout: augmentation, in pixels of the stored images, see nas.augment.Augmentation; 0 and false are off.
-    precision: of the forward pass; auto is bfloat16, or else float16, on CUDA, bfloat16 on a CPU with matrix units for
-        it (AMX) and float32 elsewhere. What a training began with it keeps.
-    channels_last: memory layout of weights and images.
-    """
-
-    epochs: Annotated[int, Ge(1)]
-    batch_size: Annotated[int, Ge(2)] = 128
-    optimiser: Literal["sgd", "rmsprop", "adamw"] = "sgd"
-    lr: Annotated[_Number, Gt(0)] = 0.1
-    momentum: Annotated[_Number, Ge(0), Lt(1)] = 0.9
-    weight_decay: Annotated[_Number, Ge(0)] = 5e-4
-    schedule: Literal["cosine", "exponential", "linear", "constant"] = "cosine"
-    decay: Annotated[_Number, Gt(0), Le(1)] = 0.98
-    warmup_epochs: Annotated[_Number, Ge(0)] = 0.0
-    label_smoothing: Annotated[_Number, Ge(0), Lt(1)] = 0.0
-    ema: Annotated[_Number, Ge(0), Lt(1)] = 0.0
-    clip_norm: Annotated[_Number, Ge(0)] = 0.0
-    crop: Annotated[int, Ge(0)] = 0
-    flip: bool = False
-    cutout: Annotated[int, Ge(0)] = 0
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    channels_last: bool = True
-
-    @field_validator("warmup_epochs")
-    @classmethod
-    def _shorter(cls, value: float, info: ValidationInfo) -> float:
-        if value >= info.data.get("epochs", math.inf):
-            raise ValueError(f"less than the {info.data['epochs']} epochs")
-        return value
 
 
 @dataclass(frozen=True)
@@ -131,34 +70,6 @@ class Diverged(RuntimeError):  # noqa: N818 - an outcome of a candidate, not a f
     """The loss or a weight is not finite. The checkpoint, where there is one, is that of the last good epoch."""
 
 
-def pick_device() -> torch.device:
-    """The fastest kind of device this machine has: cuda, mps or cpu."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The rate of `step` (from 0, over the whole training) where an epoch has `steps` steps.
-
-    Warm-up over W = warmup_epochs * steps: lr (step + 1) / (W + 1). Behind it, with e the epochs since, counted
-    continuously, and E all epochs behind it: cosine lr (1 + cos(pi e / E)) / 2, linear lr (1 - e / E), both 0 where the
-    step after the last would be; exponential lr decay^e (MobileNetV2, section 6.1: 0.98 an epoch); constant lr.
-    """
-    warm = recipe.warmup_epochs * steps
-    if step < warm:
-        return recipe.lr * (step + 1) / (warm + 1)
-    epochs = (step - warm) / steps
-    done = epochs / (recipe.epochs - recipe.warmup_epochs)
-    factors = {
-        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
-        "exponential": recipe.decay**epochs,
-        "linear": 1 - done,
-        "constant": 1.0,
-    }
-    return float(recipe.lr * factors[recipe.schedule])
-
-
 def train(
     network: nn.Module,
     images: Images,
@@ -174,6 +85,7 @@ def train(
     until: int | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     every: int = 1,
+    group: Group | None = None,
 ) -> list[Epoch]:
     """Trains `network`, as it is or on from `checkpoint`, up to epoch `until` of the recipe's schedule.
 
@@ -190,6 +102,9 @@ def train(
     (seed, epoch), so no state of a generator has to be kept; the caller's generators are left as they were. On the CPU
     the process keeps its freed memory from then on, see `keep_freed_memory`.
 
+    The processes of a `group` train one network on a part of each batch each, and call this with the same arguments;
+    only the first writes the checkpoint. Batch normalisation sees a process' part.
+
     Raises InputError if the checkpoint is of another training or damaged, if there are fewer than two images, or if
     `until` is not an epoch of the recipe; Diverged if the loss is not finite.
     """
@@ -199,7 +114,7 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     stages = [*before, Stage(recipe.epochs, images, resolution)]
-    run = _Run(network, stages, validation, recipe, normalisation, seed, device)
+    run = _Run(network, stages, validation, recipe, normalisation, seed, device, group or Group())
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
     elif checkpoint is not None:
@@ -224,8 +139,11 @@ def evaluate(
     resolution: int,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
+    average_flips: bool = False,
 ) -> tuple[float, float]:
     """(accuracy as a fraction, mean cross-entropy) of `network`, which moves to `device`, in float32 and eval mode.
+
+    With `average_flips` that of its mean logits over an image and its mirror image.
 
     Every module gets its training flag back. `batch_size` is by default 125 on the CPU, where larger ones cost page
     faults (1.5 instead of 0.9 ms an image of 32 x 32 at 500), and 500 elsewhere.
@@ -233,10 +151,12 @@ def evaluate(
     """
     device = torch.device(device)
     batches = Batches(images.pixels, images.labels, normalisation, resolution, device)
-    return _measure(network.to(device), batches, device, batch_size)
+    return _measure(network.to(device), batches, device, batch_size, average_flips)
 
 
-def _measure(network: nn.Module, batches: Batches, device: torch.device, size: int | None) -> tuple[float, float]:
+def _measure(
+    network: nn.Module, batches: Batches, device: torch.device, size: int | None = None, average_flips: bool = False
+) -> tuple[float, float]:
     size = size or (125 if device.type == "cpu" else 500)
     flags = [(module, module.training) for module in network.modules()]
     loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
@@ -246,6 +166,8 @@ def _measure(network: nn.Module, batches: Batches, device: torch.device, size: i
             for start in range(0, len(batches), size):
                 x, y = batches.plain(start, start + size)
                 logits = network(x).float()
+                if average_flips:
+                    logits = (logits + network(x.flip(3)).float()) / 2
                 loss += F.cross_entropy(logits, y, reduction="sum")
                 correct += (logits.argmax(1) == y).sum()
     finally:
@@ -266,21 +188,27 @@ class _Run:
         normalisation: Normalisation,
         seed: int,
         device: torch.device,
+        group: Group,
     ) -> None:
+        least = 2 * group.size
         for stage in stages:
-            if len(stage.images) < 2:
-                raise refuse("images", len(stage.images), "at least 2 to train on: batch normalisation needs them")
+            if len(stage.images) < least:
+                rule = f"at least {least} to train on: batch normalisation needs two a process"
+                raise refuse("images", len(stage.images), rule)
         self.stages, self.validation, self.normalisation = stages, validation, normalisation
-        self.recipe, self.seed, self.device = recipe, seed, device
+        self.recipe, self.seed, self.device, self.group = recipe, seed, device, group
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(device).to(memory_format=layout)
         self.loaded: _Loaded | None = None
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimiser = _optimiser(self.parameters, recipe)
-        self.precision = _precision(recipe, device)
+        self.optimiser = optimiser(self.parameters, recipe)
+        self.precision = precision(recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
-        self.average = _Average(self.network, recipe.ema) if recipe.ema else None
+        self.average = Average(self.network, recipe.ema) if recipe.ema else None
         self.curve: list[Epoch] = []
+        _drop_paths(network, recipe.stochastic_depth)
+        self.parallel = group.wrapped(self.network)
+        self.mixing: Mixing | None = None
 
     def settings(self, number: int) -> dict[str, Any]:
         """What epoch `number` and those before it depend on."""
@@ -302,7 +230,8 @@ class _Run:
         stage = self.stages[self._stage(number)]
         if self.loaded is None or self.loaded.stage is not stage:
             self.loaded = None
-            self.loaded = _Loaded.of(stage, self.validation, self.recipe, self.normalisation, self.device)
+            least = 2 * self.group.size
+            self.loaded = _Loaded.of(stage, self.validation, self.recipe, self.normalisation, self.device, least)
         return self.loaded
 
     def epoch(self, number: int, validate: bool) -> Epoch:
@@ -312,32 +241,42 @@ class _Run:
         batches, steps = loaded.batches, loaded.steps
         order_seed, network_seed = np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64).tolist()
         draws = batches.draw(torch.Generator().manual_seed(order_seed))
-        total = torch.zeros((), device=self.device)
-        correct, trained, lr = torch.zeros((), dtype=torch.int64, device=self.device), 0, 0.0
+        total = torch.zeros(3, device=self.device)
+        lr, size = 0.0, self.recipe.batch_size
+        mixed = self._mixing(batches)
         self.network.train()
-        with _seeded(self.device, network_seed), self.fast():
+        with _seeded(self.device, (network_seed + self.group.rank) % 2**64), self.fast():
             for index in range(steps):
-                step = (number - 1) * steps + index
+                step, first = (number - 1) * steps + index, index * size
+                last = min(first + size, len(batches))
                 lr = learning_rate(self.recipe, step, steps)
-                x, y = batches.augmented(draws, trained, trained + self.recipe.batch_size)
+                x, targets = mixed(*batches.augmented(draws, *self.group.part(first, last)))
                 with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                    logits = self.network(x)
-                loss = F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
-                total += loss.detach() * len(y)
-                correct += (logits.detach().argmax(1) == y).sum()
-                trained += len(y)
+                    logits = self.parallel(x)
+                loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
+                total += _counted(loss, logits, targets)
                 if self.device.type == "cpu" or (index + 1) % _CHECK_EVERY == 0 or index + 1 == steps:
-                    _check(total, f"the loss, in epoch {number} at step {index + 1} of {steps}", lr)
-                self._update(loss, step, lr)
+                    _check(total[0], f"the loss, in epoch {number} at step {index + 1} of {steps}", lr)
+                self._update(loss * (len(x) * self.group.size / (last - first)), step, lr)
         finite = torch.stack([parameter.detach().isfinite().all() for parameter in self.parameters])
         _check(torch.where(finite.all(), 0.0, math.nan), f"a weight, after epoch {number}", lr)
         if self.average is not None:
             self.average.copy_counts()
-        epoch = Epoch(number, lr, total.item() / trained, correct.item() / trained, None, None, 0.0)
+        self.group.add(total)
+        summed, correct, trained = total.tolist()
+        epoch = Epoch(number, lr, summed / trained, correct / trained, None, None, 0.0)
         if validate:
             epoch = self.validated(epoch)
         self.curve.append(replace(epoch, seconds=time.perf_counter() - start))
         return self.curve[-1]
+
+    def _mixing(self, batches: Batches) -> Mixing:
+        """The network says how many classes there are: labels need not have all."""
+        if self.mixing is None:
+            self.network.eval()
+            with torch.inference_mode():
+                self.mixing = mixing(self.recipe, lambda: self.network(batches.plain(0, 1)[0]).shape[1])
+        return self.mixing
 
     def fast(self) -> AbstractContextManager[None]:
         return fused(self.network) if self.recipe.channels_last and self.device.type == "cpu" else nullcontext()
@@ -361,17 +300,22 @@ class _Run:
         if held is None:
             return epoch
         network = self.network if self.average is None else self.average.network
-        accuracy, loss = _measure(network, held, self.device, None)
+        accuracy, loss = self.group.told(lambda: _measure(network, held, self.device), self.device)
         _check(torch.tensor(loss), f"the validation loss, after epoch {epoch.epoch}", epoch.lr)
         return replace(epoch, validation_loss=loss, validation_accuracy=accuracy)
 
     def finish(self) -> None:
         if self.average is not None:
             self.network.load_state_dict(self.average.network.state_dict())
+        self.group.send(list(self.network.state_dict().values()))
+        _drop_paths(self.network, 0.0)
         self.network.zero_grad(set_to_none=True)
         self.network.eval()
 
     def save(self, path: Path) -> None:
+        """Written by the first process of the group alone."""
+        if not self.group.first:
+            return
         state = {
             "format": FORMAT,
             "settings": self.settings(max(1, len(self.curve))),
@@ -388,10 +332,10 @@ class _Run:
     def restore(self, path: Path) -> None:
         """Takes over what `save` wrote. Raises InputError, with nothing taken over, if it is not of this training."""
         again = "delete the file to start over"
-        state = _load(path, again)
+        state = read(path, again)
         number = min(max(1, len(state["curve"])), self.recipe.epochs)
-        here = {**self.settings(number), **_shapes(self.network.state_dict())}
-        there = {**state["settings"], **_shapes(state["model"])}
+        here = {**self.settings(number), **shapes(self.network.state_dict())}
+        there = {**state["settings"], **shapes(state["model"])}
         for name in [*here, *(name for name in there if name not in here)]:
             if here.get(name) != there.get(name):
                 raise refuse(f"{path}: {name}", there.get(name), f"{here.get(name)!r} as in this training; {again}")
@@ -422,61 +366,19 @@ class _Loaded:
         recipe: Recipe,
         normalisation: Normalisation,
         device: torch.device,
+        least: int,
     ) -> _Loaded:
+        """A last, smaller batch counts if it has `least` images."""
+
         def batches(images: Images, augmentation: Augmentation | None = None, channels_last: bool = True) -> Batches:
             where = normalisation, stage.resolution, device
             return Batches(images.pixels, images.labels, *where, augmentation, channels_last)
 
         count, size = len(stage.images), recipe.batch_size
-        augmented = batches(stage.images, Augmentation(recipe.crop, recipe.flip, recipe.cutout), recipe.channels_last)
+        augmentation = Augmentation(recipe.crop, recipe.flip, recipe.cutout, recipe.trivial_augment)
+        augmented = batches(stage.images, augmentation, recipe.channels_last)
         held = None if validation is None else batches(validation)
-        return cls(stage, augmented, count // size + (count % size >= 2), held)
-
-
-class _Average:
-    """Exponential moving average of a network's parameters and buffers, as a network of its own."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network, self._decay = copy.deepcopy(network).requires_grad_(False), decay
-        pairs = [
-            (mine.detach(), its.detach())
-            for mine, its in zip(*(chain(x.parameters(), x.buffers()) for x in (self.network, network)), strict=True)
-        ]
-        self._floats = tuple(zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True))
-        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
-
-    def update(self, step: int) -> None:
-        mine, its = self._floats
-        get_ema_multi_avg_fn(min(self._decay, (1 + step) / (10 + step)))(mine, its, step)  # type: ignore[no-untyped-call]
-
-    def copy_counts(self) -> None:
-        """Integers, such as BN's number of batches, have no average."""
-        for mine, its in self._counts:
-            mine.copy_(its)
-
-
-def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """Fused where torch has it: for 107 small tensors on two cores 0.9 ms a step of sgd, foreach 2.8, a loop 4.0."""
-    groups = [
-        {"params": [x for x in parameters if x.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [x for x in parameters if x.ndim <= 1], "weight_decay": 0.0},
-    ]
-    lr, momentum = recipe.lr, recipe.momentum
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=True)
-    if recipe.optimiser == "rmsprop":
-        return torch.optim.RMSprop(groups, lr, alpha=0.9, eps=0.0316, momentum=momentum, foreach=True)
-    return torch.optim.AdamW(groups, lr, fused=True)
-
-
-def _precision(recipe: Recipe, device: torch.device) -> torch.dtype:
-    if recipe.precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[recipe.precision]
-    if device.type == "cpu":
-        return torch.bfloat16 if recipe.channels_last and pays_in_bfloat16() else torch.float32
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return cls(stage, augmented, count // size + (count % size >= least), held)
 
 
 @contextmanager
@@ -493,27 +395,19 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
+def _counted(loss: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    """(3,): summed loss, right answers and images of a batch; of mixed labels the greater share's counts."""
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    right = (logits.detach().argmax(1) == labels).sum()
+    return torch.stack([loss.detach() * len(labels), right, torch.full_like(right, len(labels))])
+
+
+def _drop_paths(network: nn.Module, last: float) -> None:
+    blocks: list[Any] = [module for module in network.modules() if hasattr(module, "drop_path")]
+    for index, block in enumerate(blocks):
+        block.drop_path = last * index / max(1, len(blocks) - 1)
+
+
 def _check(value: Tensor, what: str, lr: float) -> None:
     if not math.isfinite(value.item()):
         raise Diverged(f"{what}, is not finite at lr {lr:g}; try a lower lr, a longer warm-up or clip_norm")
-
-
-def _load(path: Path, again: str) -> dict[str, Any]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        with file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - foreign bytes raise whatever the unpickler makes of them
-        raise InputError(f"{path}: is damaged or no checkpoint ({type(error).__name__}); {again}") from None
-    if not isinstance(state, dict) or "format" not in state:
-        raise InputError(f"{path}: is no checkpoint of a training; {again}")
-    if state["format"] != FORMAT:
-        raise refuse(f"{path}: format", state["format"], f"{FORMAT}; {again}")
-    return state
-
-
-def _shapes(state: dict[str, Any]) -> dict[str, list[int] | None]:
-    return {f"model.{name}": list(x.shape) if isinstance(x, Tensor) else None for name, x in state.items()}

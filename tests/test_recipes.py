@@ -1,0 +1,341 @@
+"""What a recipe may ask for: mixing, trivial augment, stochastic depth, published recipes; and several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.augment import Augmentation, Batches, Normalisation
+from nas.blocks import make
+from nas.config import StudyConfig
+from nas.data.splits import Images
+from nas.inputs import InputError
+from nas.network import build
+from nas.retrain import retrain
+from nas.run import Run
+from nas.space import Space
+from nas.study import search
+from nas.training import PUBLISHED, Epoch, Group, Recipe, evaluate, train
+from nas.training.mixing import mixing
+
+SPACES = Path(__file__).parent.parent / "search_spaces"
+GREY = Normalisation((0.4,), (0.3,))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def noise(n: int = 22, size: int = 8, channels: int = 1) -> Images:
+    rng = np.random.default_rng(0)
+    return Images(rng.integers(0, 256, (n, size, size, channels), np.uint8), rng.integers(0, 3, n))
+
+
+# --- mixing
+
+
+@pytest.mark.parametrize("options", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_mixed_targets_say_what_is_in_the_images(options: dict[str, float]) -> None:
+    """An image that is all its label's number: the mean of the mixed one is that of its targets."""
+    mixed, seen = mixing(Recipe(epochs=1, **options), lambda: 5), []  # type: ignore[arg-type]
+    for _ in range(20):
+        labels = torch.randint(5, (6,))
+        images = labels.float()[:, None, None, None].expand(6, 1, 16, 16).clone()
+        x, targets = mixed(images, labels)
+        assert targets.shape == (6, 5)
+        torch.testing.assert_close(targets.sum(1), torch.ones(6))
+        torch.testing.assert_close(x.mean((1, 2, 3)), targets @ torch.arange(5.0))
+        seen.append(targets.max(1).values.mean().item() < 0.99)
+    assert any(seen), "or nothing is ever mixed"
+
+
+def test_without_mixing_nothing_is_asked() -> None:
+    def never() -> int:
+        raise AssertionError
+
+    images, labels = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    assert mixing(Recipe(epochs=1), never)(images, labels) == (images, labels)
+
+
+def with_shortcut() -> Architecture:
+    draw, space = random.Random(0), Space.load(SPACES / "mobile_tiny.yaml", 1, 3)
+    while True:
+        architecture = space.sample(draw)
+        for layer in architecture.layers[2:]:
+            if layer.block in BESIDE and layer.stride == 1 and layer.in_channels == layer.out_channels:
+                return architecture
+
+
+def test_all_that_is_random_is_resumed_to_the_bit(tmp_path: Path) -> None:
+    architecture = with_shortcut()
+    recipe = Recipe(
+        epochs=3, batch_size=8, lr=0.05, trivial_augment=True, mixup=0.3, cutmix=0.5, stochastic_depth=0.5, flip=True
+    )
+
+    def fit(until: int | None, checkpoint: Path, options: Recipe = recipe) -> tuple[list[Epoch], Tensor]:
+        network = build(architecture, seed=0)
+        curve = train(
+            network,
+            noise(size=architecture.resolution),
+            None,
+            options,
+            normalisation=GREY,
+            resolution=architecture.resolution,
+            checkpoint=checkpoint,
+            until=until,
+        )
+        return curve, next(network.parameters()).detach()
+
+    _, straight = fit(None, tmp_path / "a.pt")
+    fit(1, tmp_path / "b.pt")
+    torch.manual_seed(123)
+    curve, resumed = fit(None, tmp_path / "b.pt")
+    assert torch.equal(straight, resumed) and len(curve) == 3
+    for name, off in {"trivial_augment": False, "mixup": 0.0, "cutmix": 0.0, "stochastic_depth": 0.0}.items():
+        _, other = fit(None, tmp_path / f"{name}.pt", recipe.model_copy(update={name: off}))
+        assert not torch.equal(straight, other), f"or {name} does nothing"
+
+
+# --- trivial augment
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_trivial_augment_changes_images_one_by_one(channels: int) -> None:
+    images = noise(40, 12, channels)
+    raw = Normalisation((0.0,) * channels, (1 / 255,) * channels)
+    batches = Batches(images.pixels, images.labels, raw, 12, CPU, Augmentation(trivial_augment=True))
+    draws = batches.draw(torch.Generator().manual_seed(0))
+    x, labels = batches.augmented(draws, 0, 40)
+    plain = torch.from_numpy(images.pixels[draws.order]).permute(0, 3, 1, 2).float()
+    changed = ((x - plain).abs() > 1e-3).flatten(1).any(1)
+    assert 10 <= changed.sum() < 40, "one of the operations is identity"
+    assert x.shape == plain.shape and x.min() >= 0 and x.max() <= 255.01
+    assert torch.equal(labels, torch.from_numpy(images.labels)[draws.order])
+
+
+def test_trivial_augment_needs_grey_or_colour() -> None:
+    images = noise(channels=2)
+    with pytest.raises(InputError, match="trivial_augment is for images of 1 or 3 channels, not 2"):
+        Batches(
+            images.pixels,
+            images.labels,
+            Normalisation((0, 0), (1, 1)),
+            8,
+            CPU,
+            Augmentation(trivial_augment=True),
+        )
+
+
+# --- stochastic depth
+
+BESIDE: dict[str, dict[str, Any]] = {
+    "bottleneck": {"t": 2},
+    "cse": {"t": 2},
+    "shuffle": {"groups": 1},
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_an_image_skips_the_layers_or_has_more_of_them(name: str) -> None:
+    block = make(name, 8, 8, 1, 4, BESIDE[name])
+    for norm in (x for x in block.modules() if isinstance(x, nn.BatchNorm2d)):
+        norm.eval()  # type: ignore[no-untyped-call]
+    x = torch.rand(400, 8, 4, 4)
+    whole = block(x)
+    block.drop_path = 0.25
+    y = block(x)
+    block.drop_path = 1 - 1e-12
+    nothing = block(x)
+    skipped = (y - nothing).abs().flatten(1).amax(1) < 1e-6
+    assert 60 <= skipped.sum() <= 140
+    if name != "shuffle":  # whose activation stands behind the sum
+        torch.testing.assert_close(y[~skipped] - x[~skipped], (whole - x)[~skipped] / 0.75)
+    block.eval()
+    torch.testing.assert_close(block(x), whole)
+
+
+def test_the_chance_rises_with_depth_while_it_trains() -> None:
+    architecture = Space.load(SPACES / "mobile_tiny.yaml", 1, 3).sample(random.Random(0))
+    network, seen = build(architecture, seed=0), []
+    network.layers[-1].register_forward_hook(
+        lambda *_: seen.append([layer.drop_path for layer in network.layers if network.training])
+    )
+    images = noise(size=architecture.resolution)
+    recipe = Recipe(epochs=1, stochastic_depth=0.3)
+    train(network, images, None, recipe, normalisation=GREY, resolution=architecture.resolution)
+    count = len(network.layers)
+    assert seen[-1] == pytest.approx([0.3 * i / (count - 1) for i in range(count)])
+    assert all(layer.drop_path == 0 for layer in network.layers)
+
+
+# --- recipes by name
+
+
+def study(tmp_path: Path, **data: Any) -> StudyConfig:
+    return StudyConfig.load(fakes.write_study(tmp_path, fakes.SIX, **data))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_recipes(name: str, tmp_path: Path) -> None:
+    recipe = {"like": name, "lr": 0.01}
+    config = study(tmp_path, proxy={"rungs": [1], "recipe": recipe}, retrain={"epochs": 7, "recipe": recipe})
+    expected = {**Recipe(epochs=7).model_dump(), **PUBLISHED[name], "lr": 0.01}
+    assert config.retrain_recipe().model_dump() == expected
+    assert config.proxy_recipe().model_dump() == {**expected, "epochs": 1}
+
+
+def test_an_unknown_recipe_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"retrain.recipe.like is 'resnet', but must be one of: .*mobilenet_v2"):
+        study(tmp_path, retrain={"epochs": 7, "recipe": {"like": "resnet"}})
+
+
+# --- retraining
+
+RETRAIN: dict[str, Any] = {"epochs": 4, "recipe": {"batch_size": 256, "lr": 0.05}}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, quiet_optuna: None) -> Run:
+    folder = tmp_path_factory.mktemp("run")
+    proxy = {"rungs": [1], "recipe": RETRAIN["recipe"], "confirm": 0}
+    file = fakes.write_study(folder, fakes.SIX, name="digits", proxy=proxy, trials=1, retrain=RETRAIN)
+    return search(file, folder / "run")[0]
+
+
+def changed(run: Run, tmp_path: Path, **retraining: Any) -> Run:
+    """The same search with another `retrain` section, in a new folder."""
+    shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("retrain"))
+    file = tmp_path / "run" / run.study_file.name
+    data = yaml.safe_load(file.read_text())
+    data["retrain"] = {**data["retrain"], **retraining}
+    file.write_text(yaml.safe_dump(data))
+    return Run.open(tmp_path / "run")
+
+
+def test_progressive_resolution(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = changed(
+        run, tmp_path, progressive=[{"until": 0.25, "resolution": 0.5}, {"until": 0.75, "resolution": 0.75}]
+    )
+    seen: list[int] = []
+    plain = Batches.augmented
+
+    def watched(self: Batches, *arguments: Any) -> tuple[Tensor, Tensor]:
+        x, y = plain(self, *arguments)
+        seen.append(x.shape[-1])
+        return x, y
+
+    monkeypatch.setattr(Batches, "augmented", watched)
+    done = retrain(other, "best", device="cpu")
+    full = run.pick("best")[0].resolution
+    steps = len(seen) // 4
+    assert seen == [full // 2] * steps + [3 * full // 4] * 2 * steps + [full] * steps
+    assert done.result["training"]["progressive"][0] == {"until": 0.25, "resolution": 0.5}
+
+
+def test_parts_must_rise_and_fit(run: Run, tmp_path: Path) -> None:
+    falling = [{"until": 0.5, "resolution": 0.5}, {"until": 0.25, "resolution": 0.75}]
+    with pytest.raises(InputError, match=r"retrain.progressive is .* but must be parts whose `until` rises"):
+        study(tmp_path, retrain={**RETRAIN, "progressive": falling})
+    other = changed(run, tmp_path, progressive=[{"until": 0.5, "resolution": 0.5}])
+    file = tmp_path / "cse.yaml"
+    file.write_text(Space.load(SPACES / "mobilenet_v2_cse.yaml", 1, 10).sample(random.Random(0)).to_yaml())
+    with pytest.raises(InputError, match=r"retrain.progressive is 1, but must be none: the weights of block cse"):
+        retrain(other, str(file), device="cpu")
+
+
+def test_any_architecture_may_be_retrained(run: Run, tmp_path: Path) -> None:
+    architecture, file = run.pick("best")[0], tmp_path / "mine.yaml"
+    file.write_text(architecture.to_yaml())
+    done = retrain(run, str(file), device="cpu", epochs=1)
+    assert done.result["id"] == architecture.id
+    assert Architecture.load(done.folder / "architecture.yaml") == architecture
+
+
+def test_average_of_an_image_and_its_mirror_image(run: Run, tmp_path: Path) -> None:
+    plain = retrain(run, "best", device="cpu", epochs=1).result
+    flipped = retrain(changed(run, tmp_path, average_flips=True), "best", device="cpu", epochs=1).result
+    assert plain["test_loss"] != flipped["test_loss"]
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    images = noise()
+    mirrored = Images(images.pixels[:, :, ::-1].copy(), images.labels)
+
+    def loss(which: Images, average: bool) -> float:
+        return evaluate(network, which, normalisation=GREY, resolution=8, average_flips=average)[1]
+
+    assert loss(images, True) == pytest.approx(loss(mirrored, True))
+    assert loss(images, True) != pytest.approx(loss(mirrored, False))
+
+
+# --- several processes
+
+
+def fit_together(folder: str, group: Group) -> list[list[float]]:
+    """The curve, and weights at its end. Layer normalisation: a process' part of a batch does not matter to it."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 3))
+    recipe = Recipe(epochs=4, batch_size=9, lr=0.05, ema=0.9, label_smoothing=0.1, crop=1, flip=True)
+    options: dict[str, Any] = {"normalisation": GREY, "resolution": 8, "group": group}
+    options["checkpoint"] = Path(folder, "checkpoint.pt")
+    for until in (2, 4):  # stopped and resumed
+        curve = train(network, noise(40), noise(13), recipe, until=until, **options)
+    rows = [[x.train_loss, x.train_accuracy, x.validation_loss or 0, x.validation_accuracy or 0] for x in curve]
+    return [*rows, network[2].weight[0, :8].tolist()]
+
+
+TOGETHER = """
+import json, sys, torch
+from test_recipes import fit_together
+from nas.training import together
+torch.set_num_threads(1)
+with together("cpu") as (group, _):
+    print(json.dumps({"rank": group.rank, "of": group.size, "rows": fit_together(sys.argv[1], group)}))
+"""
+
+
+def torchrun(*arguments: str) -> list[str]:
+    """The lines that two processes print."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=220, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(TOGETHER)
+    expected = np.array(fit_together(str(tmp_path), Group())[:4])
+    (tmp_path / "checkpoint.pt").unlink()
+    found = sorted(
+        (json.loads(line) for line in torchrun(str(tmp_path / "run.py"), str(tmp_path))), key=lambda x: x["rank"]
+    )
+    assert [(x["rank"], x["of"]) for x in found] == [(0, 2), (1, 2)]
+    assert found[0]["rows"] == found[1]["rows"], "both end with the same network and the same curve"
+    np.testing.assert_allclose(np.array(found[0]["rows"][:4]), expected, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_nas_retrain_under_torchrun(run: Run, tmp_path: Path) -> None:
+    other = changed(run, tmp_path)
+    lines = torchrun("-m", "nas", "retrain", str(other.folder), "--pick", "best", "--device", "cpu", "--json")
+    result = json.loads("\n".join(lines))
+    assert (result["processes"], result["device"], result["recipe"]["epochs"]) == (2, "cpu", 4)
+    assert retrain(other, "best", device="cpu").result["test_accuracy"] == result["test_accuracy"]
