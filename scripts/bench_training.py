@@ -4,9 +4,9 @@
     scripts/bench_training.py [--json] [--rounds 3] [--seconds 15]
 
 The other loop: torchvision's transforms on PIL images, a DataLoader with workers, NCHW, float32, SGD, on all cores.
-Same network, batch and augmentation (crop by 4, flip); images of 32 x 32 with random pixels. The loops run by turns, each in
-a process of its own, so that what else the machine does falls on both. An image's training counts three times the
-network's MACs; the peak is that of a float32 product of two 2,048 x 2,048 matrices, on as many threads.
+Same network, batch and augmentation (crop by 4, flip); images of 32 x 32 with random pixels. The loops run by turns,
+each in a process of its own, so that what else the machine does falls on both. An image's training counts three times
+the network's MACs; the peak is that of a float32 product of two 2,048 x 2,048 matrices, on as many threads.
 """
 
 from __future__ import annotations
