@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -16,16 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.augment import Augmentation, Batches, Normalisation
+from nas.augment import Batches, Normalisation
 from nas.data.splits import Images
 from nas.files import write_whole
 from nas.fused import fused
 from nas.inputs import refuse
 from nas.machine import keep_freed_memory
 from nas.training.checkpoint import FORMAT, read, shapes
+from nas.training.measure import measure
 from nas.training.mixing import Mixing, mixing
 from nas.training.parallel import Group
 from nas.training.recipe import Recipe, learning_rate
+from nas.training.stages import Loaded, Stage
 from nas.training.step import Average, optimiser, precision
 
 _CHECK_EVERY = 50
@@ -47,23 +48,6 @@ class Epoch:
     validation_loss: float | None
     validation_accuracy: float | None
     seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """The epochs of a training up to `until`: what they train on, and at which resolution."""
-
-    until: int
-    images: Images
-    resolution: int
-
-    def about(self) -> dict[str, Any]:
-        """What a checkpoint says of it."""
-        return {
-            "images": list(self.images.pixels.shape),
-            "labels (CRC-32)": zlib.crc32(self.images.labels.tobytes()),
-            "resolution": self.resolution,
-        }
 
 
 class Diverged(RuntimeError):  # noqa: N818 - an outcome of a candidate, not a fault of the program
@@ -131,51 +115,6 @@ def train(
     return run.curve
 
 
-def evaluate(
-    network: nn.Module,
-    images: Images,
-    *,
-    normalisation: Normalisation,
-    resolution: int,
-    device: torch.device | str = "cpu",
-    batch_size: int | None = None,
-    average_flips: bool = False,
-) -> tuple[float, float]:
-    """(accuracy as a fraction, mean cross-entropy) of `network`, which moves to `device`, in float32 and eval mode.
-
-    With `average_flips` that of its mean logits over an image and its mirror image.
-
-    Every module gets its training flag back. `batch_size` is by default 125 on the CPU, where larger ones cost page
-    faults (1.5 instead of 0.9 ms an image of 32 x 32 at 500), and 500 elsewhere.
-    Raises InputError if there are no images.
-    """
-    device = torch.device(device)
-    batches = Batches(images.pixels, images.labels, normalisation, resolution, device)
-    return _measure(network.to(device), batches, device, batch_size, average_flips)
-
-
-def _measure(
-    network: nn.Module, batches: Batches, device: torch.device, size: int | None = None, average_flips: bool = False
-) -> tuple[float, float]:
-    size = size or (125 if device.type == "cpu" else 500)
-    flags = [(module, module.training) for module in network.modules()]
-    loss, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-    network.eval()
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(batches), size):
-                x, y = batches.plain(start, start + size)
-                logits = network(x).float()
-                if average_flips:
-                    logits = (logits + network(x.flip(3)).float()) / 2
-                loss += F.cross_entropy(logits, y, reduction="sum")
-                correct += (logits.argmax(1) == y).sum()
-    finally:
-        for module, flag in flags:
-            module.training = flag
-    return correct.item() / len(batches), loss.item() / len(batches)
-
-
 class _Run:
     """A training between two epochs: all that the next one depends on, and its way to a file and back."""
 
@@ -199,7 +138,7 @@ class _Run:
         self.recipe, self.seed, self.device, self.group = recipe, seed, device, group
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(device).to(memory_format=layout)
-        self.loaded: _Loaded | None = None
+        self.loaded: Loaded | None = None
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = optimiser(self.parameters, recipe)
         self.precision = precision(recipe, device)
@@ -225,13 +164,13 @@ class _Run:
     def _stage(self, number: int) -> int:
         return next(index for index, stage in enumerate(self.stages) if number <= stage.until)
 
-    def _load(self, number: int) -> _Loaded:
+    def _load(self, number: int) -> Loaded:
         """The batches of epoch `number`; those of one stage at a time are on the device."""
         stage = self.stages[self._stage(number)]
         if self.loaded is None or self.loaded.stage is not stage:
             self.loaded = None
             least = 2 * self.group.size
-            self.loaded = _Loaded.of(stage, self.validation, self.recipe, self.normalisation, self.device, least)
+            self.loaded = Loaded.of(stage, self.validation, self.recipe, self.normalisation, self.device, least)
         return self.loaded
 
     def epoch(self, number: int, validate: bool) -> Epoch:
@@ -300,7 +239,7 @@ class _Run:
         if held is None:
             return epoch
         network = self.network if self.average is None else self.average.network
-        accuracy, loss = self.group.told(lambda: _measure(network, held, self.device), self.device)
+        accuracy, loss = self.group.told(lambda: measure(network, held, self.device), self.device)
         _check(torch.tensor(loss), f"the validation loss, after epoch {epoch.epoch}", epoch.lr)
         return replace(epoch, validation_loss=loss, validation_accuracy=accuracy)
 
@@ -347,38 +286,6 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    """A stage's images as batches; an epoch has `steps` of them."""
-
-    stage: Stage
-    batches: Batches
-    steps: int
-    held: Batches | None
-
-    @classmethod
-    def of(
-        cls,
-        stage: Stage,
-        validation: Images | None,
-        recipe: Recipe,
-        normalisation: Normalisation,
-        device: torch.device,
-        least: int,
-    ) -> _Loaded:
-        """A last, smaller batch counts if it has `least` images."""
-
-        def batches(images: Images, augmentation: Augmentation | None = None, channels_last: bool = True) -> Batches:
-            where = normalisation, stage.resolution, device
-            return Batches(images.pixels, images.labels, *where, augmentation, channels_last)
-
-        count, size = len(stage.images), recipe.batch_size
-        augmentation = Augmentation(recipe.crop, recipe.flip, recipe.cutout, recipe.trivial_augment)
-        augmented = batches(stage.images, augmentation, recipe.channels_last)
-        held = None if validation is None else batches(validation)
-        return cls(stage, augmented, count // size + (count % size >= least), held)
 
 
 @contextmanager
