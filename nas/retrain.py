@@ -25,7 +25,20 @@ from nas.inputs import InputError, refuse
 from nas.machine import hardware, versions
 from nas.network import Network, build
 from nas.run import Run, locked
-from nas.training import Diverged, Epoch, Group, Normalisation, Recipe, Stage, evaluate, pick_device, together, train
+from nas.training import (
+    Diverged,
+    Epoch,
+    Group,
+    Normalisation,
+    Recipe,
+    Stage,
+    as_many_threads,
+    evaluate,
+    pick_device,
+    pick_threads,
+    together,
+    train,
+)
 from nas.weights import WEIGHTS_FILE, Start, load_weights, read_tensors, slug
 
 
@@ -133,24 +146,39 @@ class _Training:
         splits = load_data(self.data)
         both = self.config.data == "train+validation"
         images = splits.train_and_validation if both else splits.train
-        curve = train(
-            network,
-            images,
-            None if both else splits.validation,
-            self.recipe,
-            normalisation=Normalisation(splits.mean, splits.std),
-            resolution=self.architecture.resolution,
-            seed=self.seed,
-            device=self.device,
-            before=self._before(images),
-            checkpoint=folder / "checkpoint.pt",
-            on_epoch=on_epoch,
-            group=self.group,
-        )
-        if self.group.first:
-            self._write(folder, network, curve, splits, len(images))
+        with as_many_threads(self._threads(folder, network)):
+            curve = train(
+                network,
+                images,
+                None if both else splits.validation,
+                self.recipe,
+                normalisation=Normalisation(splits.mean, splits.std),
+                resolution=self.architecture.resolution,
+                seed=self.seed,
+                device=self.device,
+                before=self._before(images),
+                checkpoint=folder / "checkpoint.pt",
+                on_epoch=on_epoch,
+                group=self.group,
+            )
+            if self.group.first:
+                self._write(folder, network, curve, splits, len(images))
         self.group.wait()
         return self._result(folder)
+
+    def _threads(self, folder: Path, network: Network) -> int:
+        """Those that the training began with: other numbers of them would round otherwise."""
+        file = folder / "threads.json"
+        if self.group.size > 1 or torch.device(self.device).type != "cpu":
+            return torch.get_num_threads()
+        if not file.exists():
+            architecture = self.architecture
+            count = pick_threads(network, self.recipe, architecture.in_channels, architecture.resolution)
+            write_json(file, {"threads": count})
+        try:
+            return int(json.loads(file.read_text(encoding="utf-8"))["threads"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{file}: is damaged; delete it to go on with other threads") from None
 
     def _before(self, images: Images) -> list[Stage]:
         full, epochs = self.architecture.resolution, self.recipe.epochs
@@ -225,14 +253,15 @@ class _Training:
             result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             for section, now in self.settings().items():
                 for name, value in now.items():
-                    if (before := result.get(section, {}).get(name, value)) != value:
+                    if (before := result[section].get(name, value)) != value:
                         raise InputError(
                             f"{folder}: was trained with {section}.{name} {json.dumps(before)}, which is "
                             f"{json.dumps(value)} in the study now; move the folder away to train again"
                         )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError):
             raise InputError(f"{file}: is damaged; delete it to train again") from None
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        for name in ("checkpoint.pt", "threads.json"):
+            (folder / name).unlink(missing_ok=True)
         return result
 
 

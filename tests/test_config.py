@@ -115,7 +115,7 @@ def test_the_recipe_of_the_retraining() -> None:
 @pytest.mark.parametrize(
     ("recipe", "line"),
     [
-        ({"colour": 1}, "colour is not known; the keys here are: batch_size, channels_last, clip_norm, crop,"),
+        ({"colour": 1}, "colour is not known; the keys here are: like, batch_size, channels_last, clip_norm, crop,"),
         ({"epochs": 3}, "epochs is not known; it stands beside the recipe"),
         ({"warmup_epochs": 3}, "warmup_epochs is 3, but must be less than the 3 epochs"),
     ],

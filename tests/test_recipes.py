@@ -29,7 +29,7 @@ from nas.retrain import retrain
 from nas.run import Run
 from nas.space import Space
 from nas.study import search
-from nas.training import PUBLISHED, Epoch, Group, Recipe, evaluate, train
+from nas.training import PUBLISHED, Epoch, Group, Recipe, as_many_threads, evaluate, pick_threads, train
 from nas.training.mixing import mixing
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
@@ -281,6 +281,55 @@ def test_average_of_an_image_and_its_mirror_image(run: Run, tmp_path: Path) -> N
 
     assert loss(images, True) == pytest.approx(loss(mirrored, True))
     assert loss(images, True) != pytest.approx(loss(mirrored, False))
+
+
+# --- threads
+
+
+@pytest.mark.parametrize(("faster", "expected"), [(1.05, 1), (1.2, 2)])
+def test_more_threads_only_where_they_pay(
+    faster: float, expected: int, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nas.training.pace._seconds", lambda *arguments: 1.0 if arguments[-1] == 1 else 1 / faster)
+    network = build(run.pick("best")[0], 0)
+    with as_many_threads(2), caplog.at_level("INFO", "nas"):
+        assert pick_threads(network, Recipe(epochs=1, batch_size=100), 1, 8) == expected
+        assert torch.get_num_threads() == 2
+    rate = 100 * faster
+    assert f"with {expected} of 2 threads (100 images/s with 1, {rate:.0f} images/s with 2)" in caplog.text
+
+
+def test_timing_leaves_the_network_and_the_generators_alone(run: Run) -> None:
+    network = build(run.pick("best")[0], 0)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with as_many_threads(2):
+        pick_threads(network, Recipe(epochs=1, batch_size=4), 1, 8)
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_training_goes_on_with_the_threads_it_began_with(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, seen = changed(run, tmp_path), []
+    monkeypatch.setattr("nas.retrain.pick_threads", lambda *_: 2)
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            retrain(other, "best", device="cpu", on_epoch=stop)
+        monkeypatch.setattr("nas.retrain.pick_threads", lambda *_: 1)
+    done = retrain(other, "best", device="cpu")
+    assert seen == [2, 2]
+    assert done.result["threads"] == 2
+    assert not (done.folder / "threads.json").exists()
 
 
 # --- several processes

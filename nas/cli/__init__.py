@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     from nas.inputs import InputError  # here, because it takes as long as all of `nas --help`
 
     logging.basicConfig(format="nas: %(message)s", level=logging.WARNING)
+    logging.getLogger("nas").setLevel(logging.INFO)
     try:
         COMMANDS[options.COMMAND](options)
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from nas.augment import Normalisation
 from nas.training.loop import Diverged, Epoch, train
 from nas.training.measure import evaluate
+from nas.training.pace import as_many_threads, pick_threads
 from nas.training.parallel import Group, leads, together
 from nas.training.recipe import PUBLISHED, Recipe, learning_rate
 from nas.training.stages import Stage
@@ -16,10 +17,12 @@ __all__ = [
     "Normalisation",
     "Recipe",
     "Stage",
+    "as_many_threads",
     "evaluate",
     "leads",
     "learning_rate",
     "pick_device",
+    "pick_threads",
     "together",
     "train",
 ]
