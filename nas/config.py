@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 from nas.costs import COSTS
 from nas.data import DATASETS, DataConfig
 from nas.evaluation import Rung
+from nas.executors import check_executor
 from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
 from nas.samplers import check_sampler
 from nas.space import Space
@@ -47,6 +48,17 @@ class SamplerConfig(Config):
     model_config = ConfigDict(extra="allow")
     name: str = "surrogate"
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class ExecutorConfig(Config):
+    """Where candidates are trained: `name` of EXECUTORS, and the executor's own options."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = "processes"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -124,7 +136,10 @@ class RetrainConfig(Config):
 
 
 class StudyConfig(Config):
-    """A study file, checked. `trials` counts the candidates that are trained."""
+    """A study file, checked. `trials` counts the candidates that are trained.
+
+    time_limit: a candidate that takes so many times what it is expected to, and five minutes, hangs and is ended.
+    """
 
     name: Annotated[str, AfterValidator(_folder_name)]
     space: str
@@ -135,6 +150,8 @@ class StudyConfig(Config):
     proxy: ProxyConfig
     trials: Annotated[int, Ge(1), Le(1_000_000)]
     workers: Annotated[int, Ge(1), Le(256)] = 1
+    executor: ExecutorConfig = ExecutorConfig()
+    time_limit: Annotated[float, Ge(1), Le(1e6)] = 10.0
     retrain: RetrainConfig | None = None
     enqueue: list[str] = []
     storage: str | None = None
@@ -185,6 +202,7 @@ class StudyConfig(Config):
         if config.data.source not in DATASETS:
             raise refuse(f"{where}: data.source", config.data.source, choices(DATASETS))
         check_sampler(config.sampler.name, config.sampler.options, f"{where}: sampler")
+        check_executor(config.executor.name, config.executor.options, f"{where}: executor")
         epochs = [rung.epochs for rung in config.proxy.rungs]
         if sorted(set(epochs)) != epochs:
             raise refuse(f"{where}: proxy.rungs: epochs", epochs, "rising")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import math
 import statistics
@@ -20,7 +21,7 @@ import torch
 from nas.architecture import Architecture
 from nas.data import DataConfig, Splits, load
 from nas.data.splits import Images
-from nas.files import write_text
+from nas.files import sweep, write_text
 from nas.inputs import InputError
 from nas.network import build
 from nas.training import Diverged, Epoch, Normalisation, Recipe, Stage, train
@@ -28,6 +29,10 @@ from nas.training import Diverged, Epoch, Normalisation, Recipe, Stage, train
 logger = logging.getLogger("nas")
 ERROR_FILE = "error.txt"
 """In a job's folder: the traceback of what its evaluation raised."""
+ATTEMPTS_FILE = "attempts.json"
+"""In a job's folder: how often it was begun since there last was something new, and what was there then."""
+ATTEMPTS = 10
+"""So often is a job begun without anything new in its folder: its process ended each time, and nobody saw why."""
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """The disk is full or cannot be written: no candidate's fault."""
 
@@ -44,13 +49,14 @@ class Rung:
 @dataclass(frozen=True)
 class Job:
     """What to measure: trial `number` at the last of `rungs`, trained up through all of them; `folder` holds its
-    checkpoint."""
+    checkpoint. Longer than `limit_seconds` it does not take, unless it hangs."""
 
     number: int
     architecture: Architecture
     rungs: tuple[Rung, ...]
     seed: int
     folder: Path
+    limit_seconds: float = math.inf
 
     @property
     def rung(self) -> Rung:
@@ -82,6 +88,13 @@ class Evaluator(ABC):
     def evaluate(self, job: Job) -> Measurement:
         """Trains on from what the job's folder holds. May raise, see `measure`."""
 
+    def work(self, macs: float, rungs: tuple[Rung, ...]) -> float:
+        """The multiply-adds that training from the last rung but one to the last takes, about; 0 if that is not known.
+
+        `macs` are the network's for one image at its full resolution.
+        """
+        return 0.0
+
 
 def measure(evaluator: Evaluator, job: Job) -> Measurement:
     """The evaluator's measurement; what goes wrong with a candidate, or a value that is none, is its failure.
@@ -89,6 +102,8 @@ def measure(evaluator: Evaluator, job: Job) -> Measurement:
     Raises what is not the candidate's fault: InputError, and OSError where the disk is full or cannot be written.
     """
     start = time.perf_counter()
+    if begin(job.folder) > ATTEMPTS:
+        return Measurement(failure=f"was begun {ATTEMPTS} times and did not get through an epoch")
     try:
         return _checked(evaluator.evaluate(job))
     except InputError:
@@ -103,6 +118,35 @@ def measure(evaluator: Evaluator, job: Job) -> Measurement:
         write_text(job.folder / ERROR_FILE, traceback.format_exc())
         failure = f"{type(error).__name__}: {error}"
     return Measurement(failure=failure.strip().partition("\n")[0], seconds=time.perf_counter() - start)
+
+
+def begun(folder: Path) -> int:
+    """How often the job of this folder was begun since there was something new in it."""
+    try:
+        known = json.loads((folder / ATTEMPTS_FILE).read_text(encoding="utf-8"))
+        return int(known["begun"]) if known["found"] == _found(folder) else 0
+    except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
+        return 0
+
+
+def begin(folder: Path) -> int:
+    """Notes that the job of this folder is begun (again), before it can end its process; returns `begun`.
+
+    What its killed writers left there is removed: nobody else writes into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, 0)
+    count = begun(folder) + 1
+    # Not synced: it is for a process that dies; a machine that does has lost nothing but the count.
+    text = json.dumps({"begun": count, "found": _found(folder)})
+    (folder / ATTEMPTS_FILE).write_text(text, encoding="utf-8")
+    return count
+
+
+def _found(folder: Path) -> list[list[str | int]]:
+    """What is in a job's folder: a clock that jumps makes it look like progress, and no more than that."""
+    files = [(file.name, file.stat()) for file in sorted(folder.glob("[!.]*")) if file.name != ATTEMPTS_FILE]
+    return [[name, status.st_size, status.st_mtime_ns] for name, status in files]
 
 
 def _checked(measurement: Measurement) -> Measurement:
@@ -140,6 +184,14 @@ class ProxyTraining(Evaluator):
     def __getstate__(self) -> dict[str, Any]:
         """Without the images: a worker process reads, or maps, them itself."""
         return {name: value for name, value in self.__dict__.items() if name not in {"splits", "_shares"}}
+
+    def work(self, macs: float, rungs: tuple[Rung, ...]) -> float:
+        """A backward pass counts as two; validation once at the end, or after each of so many epochs."""
+        before = rungs[-2].epochs if len(rungs) > 1 else 0
+        trained, held, rung = len(self.splits.train), len(self.splits.validation), rungs[-1]
+        validations = (rung.epochs - before) / (self.every or rung.epochs - before)
+        passes = 3 * (rung.epochs - before) * rung.share * trained + validations * held
+        return self.seeds * macs * rung.resolution**2 * passes
 
     def evaluate(self, job: Job) -> Measurement:
         """Trains on from the job's checkpoints; one that cannot be used costs a warning and the epochs in it."""

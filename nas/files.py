@@ -39,11 +39,11 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
-def sweep(folder: Path) -> None:
-    """Removes the temporary files that writers killed in `folder` left behind: those older than an hour."""
+def sweep(folder: Path, seconds: float = _STALE_SECONDS) -> None:
+    """Removes the temporary files that writers killed in `folder` left behind: those older than so many `seconds`."""
     for file in folder.glob(".*.tmp"):
         try:
-            if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+            if time.time() - file.stat().st_mtime > seconds or not seconds:
                 file.unlink()
         except FileNotFoundError:
             continue

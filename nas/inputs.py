@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -178,6 +178,22 @@ def checked(kind: Any, value: object, where: str, separator: str = ": ") -> Any:
         return _adapter(kind).validate_python(value, strict=None if _is_config(kind) else True)
     except ValidationError as error:
         raise InputError(_line(kind, value, error, where, separator)) from None
+
+
+def check_options(
+    function: Callable[..., Any], given: Collection[str], options: Mapping[str, Any], where: str, name: str
+) -> None:
+    """Raises InputError for an option that is no parameter of `function`, or one of those `given` to it, or not legal.
+
+    `name` is what users call it.
+    """
+    kinds = get_type_hints(function, include_extras=True)
+    known = sorted(set(kinds) - {*given, "return"})
+    for option, value in options.items():
+        if option not in known:
+            which = f"its options are: {', '.join(known)}" if known else "it has none"
+            raise InputError(f"{where}.{option} is not an option of {name}; {which}")
+        checked(kinds[option], value, f"{where}.{option}")
 
 
 def _is_config(kind: Any) -> bool:

@@ -98,6 +98,8 @@ class Failing(Tabular):
             return Measurement(failure="would not")
         if how == "nan":
             return Measurement(accuracy=float("nan"))
+        if how == "interrupts":
+            raise KeyboardInterrupt
         if how == "exits":
             os._exit(3)
         if how == "killed":
@@ -127,6 +129,7 @@ def write_study(folder: Path, space: str = TOY, **changes: Any) -> Path:
         "data": {"source": "digits"},
         "proxy": {"rungs": [1], "confirm": 0},
         "sampler": {"name": "random"},
+        "executor": {"name": "serial" if changes.get("workers", 1) == 1 else "processes"},
         "trials": 8,
     }
     file = folder / "study.yaml"

@@ -125,7 +125,10 @@ def study(*says: str, options: str = "", **values: Any) -> Any:
 BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 BLOCKS = "must be one of: bottleneck, classifier, conv, cse, identity, maxpool, separable, shuffle"
 SPACE_KEYS = "choices, classes, defaults, divisor, head, in_channels, name, resolution, stages, stem, width"
-STUDY_KEYS = "budget, data, device, enqueue, name, objectives, proxy, retrain, sampler, space, storage, trials, workers"
+STUDY_KEYS = (
+    "budget, data, device, enqueue, executor, name, objectives, proxy, retrain, sampler, space, storage, time_limit, "
+    "trials, workers"
+)
 COSTS = "one of: block_memory_bytes, flops, macs, params, peak_memory_bytes, peak_memory_int8_bytes"
 QUANTITY = "must be a positive number, or one with a suffix k, M or G such as 0.363M"
 WEIGHTS = "imagenet, a .pth or .safetensors file, or a folder that nas retrain made"

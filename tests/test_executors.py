@@ -22,6 +22,7 @@ from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining, Rung, mea
 from nas.executors import EXECUTORS, Executor
 from nas.executors.processes import Processes
 from nas.inputs import InputError
+from nas.study.pace import FLOOR_SECONDS, Pace
 from nas.training import Diverged, Recipe
 
 STAGES = (Stage.of("conv", 8, k=3), Stage.of("separable", 16, s=2), Stage.of("classifier", 10))
@@ -145,17 +146,103 @@ def test_the_fault_of_the_user_is_raised_and_leaving_ends_all_work(tmp_path: Pat
             os.kill(pid, 0)
 
 
-def test_a_worker_that_dies_costs_the_candidate_that_it_trains_if_any(tmp_path: Path) -> None:
+def test_a_candidate_that_always_ends_its_process_is_given_up(tmp_path: Path) -> None:
     with Processes(Failing(tmp_path / "calls", how={1: "exits"}), 1) as executor:
         executor.submit(job(tmp_path, 0))
         assert executor.wait()[1].failure is None
         process = executor.pool[0].process
         assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)  # in its sleep: that costs nothing
         process.join()
         executor.submit(job(tmp_path, 1))
-        assert executor.wait()[1].failure == "its process ended with status 3"
+        assert executor.wait()[1].failure == "its process ended with status 3, 3 times and without an epoch between"
         assert not executor.pool
+
+
+@dataclass(frozen=True)
+class Mortal(Tabular):
+    """Its process is killed, or stopped, in the middle of the epochs `at`, the first time."""
+
+    at: tuple[int, ...] = ()
+    by: signal.Signals = signal.SIGKILL
+
+    def evaluate(self, job: Job) -> Measurement:
+        for epoch in range(1, job.rung.epochs + 1):
+            measurement = super().evaluate(replace(job, rungs=(Rung(epoch),)))
+            mark = job.folder.parent / f"{job.number}-{epoch}"
+            if epoch in self.at and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), self.by)
+        return measurement
+
+
+def test_a_candidate_whose_process_was_killed_goes_on_from_its_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Processes(Mortal(tmp_path / "calls", at=(1, 2, 3, 4)), 1) as executor:
+        executor.submit(job(tmp_path, 0, epochs=5))
+        assert executor.wait()[1].failure is None
+    assert [line[2] for line in lines(tmp_path / "calls")] == ["1", "2", "3", "4", "5"], "no epoch twice"
+    gone_on = "candidate 0 is gone on with in a new process: its process was killed by SIGKILL (out of memory?)"
+    assert caplog.messages == [gone_on] * 4
+
+
+def test_a_candidate_that_hangs_is_ended_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.executors.processes._LOOK_SECONDS", 0.1)
+    evaluator = Mortal(tmp_path / "calls", at=(1,), by=signal.SIGSTOP)
+    with Processes(evaluator, 1) as executor:
+        executor.submit(replace(job(tmp_path, 0, epochs=2), limit_seconds=20))
+        assert executor.wait()[1].failure is None
+    assert [line[2] for line in lines(tmp_path / "calls")] == ["1", "2"]
+
+
+def test_a_candidate_that_hangs_for_ever_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.executors.processes._LOOK_SECONDS", 0.1)
+    with Processes(Tabular(tmp_path / "calls", stall_after=0), 1) as executor:
+        executor.submit(replace(job(tmp_path, 0), limit_seconds=0.5))
+        assert executor.wait()[1].failure == "took longer than 0 s, and hangs, 3 times and without an epoch between"
+
+
+def test_time_for_which_the_driver_was_stopped_is_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Processes(Tabular(tmp_path / "calls", seconds=2), 1) as executor:
+        executor.submit(replace(job(tmp_path, 0), limit_seconds=60))
+        executor.looked -= 3600  # as after Ctrl-Z, an hour and fg
+        assert executor.wait()[1].failure is None
+        assert executor.pool[0].seconds <= 60
+
+
+def test_a_candidate_that_ends_its_driver_each_time_is_given_up(tmp_path: Path) -> None:
+    """In this process there is nobody to see its end: that it was begun is on file."""
+    evaluator = Failing(tmp_path / "calls", how={0: "interrupts"})
+
+    def ends_it(times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(KeyboardInterrupt):
+                measure(evaluator, job(tmp_path, 0))
+
+    ends_it(10)
+    assert measure(evaluator, job(tmp_path, 0)).failure == "was begun 10 times and did not get through an epoch"
+    (tmp_path / "00000" / "attempts.json").write_text("{torn")
+    ends_it(9)
+    (tmp_path / "00000" / "epochs").write_text("1")
+    ends_it(10)
+
+
+def test_the_limit_follows_from_what_others_took() -> None:
+    pace = Pace(10)
+    assert pace.limit_seconds(0) == math.inf and pace.limit_seconds(1e10) == pytest.approx(FLOOR_SECONDS + 100)
+    for seconds in (1, 2, 5):
+        pace.note(1e10, seconds)
+    pace.note(0, 1000)
+    assert pace.limit_seconds(4e10) == pytest.approx(FLOOR_SECONDS + 10 * 20)
+
+
+def test_what_a_short_training_computes_is_known_before() -> None:
+    images, held = len(DIGITS.splits.train), len(DIGITS.splits.validation)
+    assert DIGITS.work(1e6, (Rung(2),)) == 1e6 * (2 * 3 * images + held)
+    rungs = (Rung(1, 0.5, 0.5), Rung(3, 0.5, 0.5))
+    assert replace(DIGITS, seeds=2).work(1e6, rungs) == 2 * 1e6 / 4 * (2 * 3 * 0.5 * images + held)
+    assert Tabular(Path("calls")).work(1e6, rungs) == 0
 
 
 def test_processes_are_started_only_for_work(tmp_path: Path) -> None:

@@ -1,10 +1,20 @@
 """Where candidates are trained. A new place: one file here, one line in EXECUTORS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from nas.evaluation import Evaluator
 from nas.executors.executor import Executor as Executor
 from nas.executors.processes import Processes
 from nas.executors.serial import Serial
+from nas.inputs import check_options, choices, refuse
 
-EXECUTORS: dict[str, Callable[[Evaluator, int], Executor]] = {"serial": Serial, "processes": Processes}
+EXECUTORS: dict[str, Callable[..., Executor]] = {"serial": Serial, "processes": Processes}
+"""An executor is made of an evaluator, the number of workers, and keyword arguments with defaults: its options."""
+
+
+def check_executor(name: str, options: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for an unknown executor, or an option that it does not have or that is not legal."""
+    if name not in EXECUTORS:
+        raise refuse(f"{where}.name", name, choices(EXECUTORS))
+    executor: Any = EXECUTORS[name]
+    check_options(getattr(executor, "__init__", executor), {"evaluator", "workers"}, options, where, name)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
-from nas.evaluation import Job, Measurement
+from nas.evaluation import ATTEMPTS_FILE, Job, Measurement, begun
+
+DEATHS = 3
 
 
 class Executor(ABC):
@@ -36,3 +39,23 @@ class Executor(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Deaths:
+    """The processes that died, or were ended because they hung, in the middle of a job: whose fault is it?
+
+    Somebody may have killed them, a machine may have gone: the job goes on from its checkpoint on a new one. But not
+    after DEATHS of them without anything new in the job's folder.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def blamed(self, job: Job, reason: str) -> Measurement | None:
+        """The job's failure, if it is its own fault; None if it is to be begun again."""
+        self._counts[job.number] += 1
+        if (job.folder / ATTEMPTS_FILE).exists():  # else it died before it began
+            self._counts[job.number] = min(self._counts[job.number], begun(job.folder))
+        if self._counts[job.number] < DEATHS:
+            return None
+        return Measurement(failure=f"{reason}, {DEATHS} times and without an epoch between")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +20,12 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from nas.evaluation import Evaluator, Job, Measurement, measure
-from nas.executors.executor import Executor
+from nas.executors.executor import Deaths, Executor
 
+logger = logging.getLogger("nas")
 _GRACE_SECONDS = 10.0
+_LOOK_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -26,6 +33,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     job: Job | None = None
+    seconds: float = 0.0  # that it has had the job
 
     def end(self, grace_seconds: float = 0.0) -> int | None:
         """The status of the process; kills it if it lives on after `grace_seconds`."""
@@ -39,36 +47,66 @@ class _Worker:
 class Processes(Executor):
     """Up to `workers` spawned processes, started when they are needed, this process' threads divided among them.
 
-    A process that dies costs the one job that it had, which is a failed measurement; the next job gets a new process.
-    A worker whose driver dies ends at once, so that nobody else writes into the run that a new driver takes over.
+    A job whose process dies, or takes longer than its limit, is begun again on a new one, see `Deaths`. A worker whose
+    driver dies ends at once, so that nobody else writes into the run that a new driver takes over.
     """
 
     def __init__(self, evaluator: Evaluator, workers: int) -> None:
         self.evaluator, self.workers = evaluator, workers
         self.threads = max(1, torch.get_num_threads() // workers)
         self.pool: list[_Worker] = []
+        self.deaths, self.looked = Deaths(), time.monotonic()
 
     def submit(self, job: Job) -> None:
         worker = self._free()
-        worker.job = job
+        self._look()
+        worker.job, worker.seconds = job, 0.0
         try:
             worker.pipe.send(job)
         except (BrokenPipeError, ConnectionResetError):  # it died on the way here: `wait` finds that out
             return
 
     def wait(self) -> tuple[Job, Measurement]:
-        ready = wait([worker.pipe for worker in self.pool if worker.job is not None])
-        worker = next(worker for worker in self.pool if worker.pipe in ready)
-        job, worker.job = worker.job, None
+        while True:
+            ready = wait([worker.pipe for worker in self.pool if worker.job is not None], _LOOK_SECONDS)
+            self._look()
+            for worker in [worker for worker in self.pool if worker.job is not None]:
+                if ended := self._ended(worker, worker.pipe in ready):
+                    return ended
+
+    def _look(self) -> None:
+        """Time that this process was itself stopped for (Ctrl-Z, a machine asleep) is no worker's."""
+        now = time.monotonic()
+        passed = min(now - self.looked, 2 * _LOOK_SECONDS)
+        self.looked = now
+        for worker in self.pool:
+            worker.seconds += passed
+
+    def _ended(self, worker: _Worker, is_ready: bool) -> tuple[Job, Measurement] | None:
+        """The worker's job with its outcome; None if it has none yet, or was begun again."""
+        job = worker.job
         assert job is not None
-        try:
-            outcome = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):  # it is dead, or about to be: its status says of what
-            self.pool.remove(worker)
-            return job, Measurement(failure=_death(worker.end(_GRACE_SECONDS)))
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return job, outcome
+        if is_ready:
+            try:
+                outcome = worker.pipe.recv()
+            except (EOFError, ConnectionResetError):  # it is dead, or about to be: its status says of what
+                return self._again(worker, job, _death(worker.end(_GRACE_SECONDS)))
+            worker.job = None
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return job, outcome
+        if worker.seconds > job.limit_seconds:
+            worker.end()
+            return self._again(worker, job, f"took longer than {job.limit_seconds:.0f} s, and hangs")
+        return None
+
+    def _again(self, worker: _Worker, job: Job, reason: str) -> tuple[Job, Measurement] | None:
+        self.pool.remove(worker)
+        if failure := self.deaths.blamed(job, reason):
+            return job, failure
+        logger.warning("candidate %d is gone on with in a new process: %s", job.number, reason)
+        self.submit(job)
+        return None
 
     def close(self) -> None:
         while self.pool:
@@ -119,6 +157,8 @@ def _death(status: int | None) -> str:
 
 def _work(evaluator: Evaluator, pipe: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
+    if sys.platform == "linux":  # also while it is stopped, or its thread below cannot run
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     while True:

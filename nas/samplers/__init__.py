@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.samplers import BaseSampler
 
-from nas.inputs import InputError, checked, choices, refuse
+from nas.inputs import check_options, choices, refuse
 from nas.samplers.nsga2 import nsga2
 from nas.samplers.random import random
 from nas.samplers.surrogate import Draw, SpaceCosts, SurrogateSampler, surrogate
@@ -28,20 +28,14 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"random": random, "tpe": tpe,
 UNIFORM = {"random": None, "tpe": "startup", "nsga2": "population"}
 """Whose first proposals are to be members within the budget, drawn uniformly by the study, and the option that says
 how many (None: all). The others are asked from the first proposal on."""
-_GIVEN = {"seed", "space", "costs", "draw", "budget", "objectives", "return"}
+_GIVEN = {"seed", "space", "costs", "draw", "budget", "objectives"}
 
 
 def check_sampler(name: str, options: Mapping[str, Any], where: str) -> None:
     """Raises InputError for an unknown sampler, or an option that it does not have or that is not legal."""
     if name not in SAMPLERS:
         raise refuse(f"{where}.name", name, choices(SAMPLERS))
-    kinds = typing.get_type_hints(SAMPLERS[name], include_extras=True)
-    known = sorted(set(kinds) - _GIVEN)
-    for option, value in options.items():
-        if option not in known:
-            which = f"its options are: {', '.join(known)}" if known else "it has none"
-            raise InputError(f"{where}.{option} is not an option of {name}; {which}")
-        checked(kinds[option], value, f"{where}.{option}")
+    check_options(SAMPLERS[name], _GIVEN, options, where, name)
 
 
 def uniform_proposals(name: str, options: Mapping[str, Any]) -> float:

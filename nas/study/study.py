@@ -25,6 +25,7 @@ from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
 from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
+from nas.study.pace import Pace
 from nas.study.record import Candidate, Told, confirmed_by, told_of
 
 PATIENCE = 20
@@ -55,7 +56,7 @@ class Study:
         # Made once: samplers keep what they have worked out of the same objects.
         limits = self.config.budget, self.config.objectives
         self.task = (space, self.feasible.costs_of, self.feasible.draw, *limits)
-        self.climbing = Climbing(run)
+        self.climbing, self.pace = Climbing(run), Pace(self.config.time_limit)
         self.storage = run.open_storage(repair=True)
         self.study = optuna.create_study(
             study_name=self.config.name,
@@ -89,7 +90,8 @@ class Study:
         self._take_up(first)
         self.deadline, self.hours = time.monotonic() + 3600 * hours, hours
         workers = min(self.config.workers, self.config.trials)
-        with EXECUTORS["serial" if workers == 1 else "processes"](self.evaluator, workers) as executor:
+        where = self.config.executor
+        with EXECUTORS[where.name](self.evaluator, workers, **where.options) as executor:
             while True:
                 while len(self.pending) - len(self.left) < executor.workers and (job := self._next()):
                     executor.submit(job)
@@ -264,7 +266,10 @@ class Study:
         if step.job is not None and len(candidate.rungs) > candidate.sent_on:
             # A search that is taken up has seen more by then, and might think otherwise.
             self._set(candidate.number, "sent_on", len(candidate.rungs))
-        return step.job
+        return step.job and replace(step.job, limit_seconds=self.pace.limit_seconds(self._work(step.job)))
+
+    def _work(self, job: Job) -> float:
+        return self.evaluator.work(self.pending[job.number].costs["macs"], job.rungs)
 
     # Telling
 
@@ -276,6 +281,7 @@ class Study:
                 which = "last" if self.trained else "first"
                 raise InputError(f"the {which} {self.failures} candidates all failed, the last: {measurement.failure}")
             return
+        self.pace.note(self._work(job), measurement.seconds)
         candidate.rungs.append(asdict(measurement))
         self._set(job.number, "rungs", candidate.rungs)
         if candidate.confirms is None:
