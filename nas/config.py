@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import optuna
 import torch
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -21,6 +20,7 @@ from nas.executors import check_executor
 from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
 from nas.samplers import check_sampler
 from nas.space import Space
+from nas.storages import open_database
 from nas.training import PUBLISHED, Recipe
 from nas.weights import IMAGENET, WEIGHTS_RULE
 
@@ -176,7 +176,7 @@ class StudyConfig(Config):
         if config.device is not None:
             check_device(config.device, f"{path}: device")
         if config.storage is not None:
-            check_storage(config.storage, f"{path}: storage")
+            open_database(config.storage, f"{path}: storage")
         root = config.data.root
         return config.model_copy(
             update={
@@ -261,16 +261,6 @@ def check_device(name: str, where: str) -> None:
         there += ["mps"]
     if name not in there:
         raise refuse(where, name, f"a device of this machine, {choices(there)}")
-
-
-def check_storage(url: str, where: str) -> None:
-    """Raises InputError unless Optuna can open it; makes its tables if it is empty."""
-    try:
-        optuna.storages.get_storage(url)
-    except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        rule = f"the URL of a database that can be opened, such as sqlite:///x.db ({reason})"
-        raise refuse(where, url, rule) from None
 
 
 def _recipe(data: dict[str, Any], epochs: int, where: str) -> Recipe:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pandas as pd
 from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import FrozenTrial
 
 from nas.architecture import Architecture
@@ -25,9 +22,9 @@ from nas.evaluation import ERROR_FILE
 from nas.files import sweep, write_text
 from nas.inputs import InputError, read_yaml, refuse
 from nas.space import Space
+from nas.storages import open_database, open_journal
 from nas.tables import front_table, receipt, trials_table
 
-logger = logging.getLogger("nas")
 JOURNAL = "journal.log"
 
 
@@ -124,22 +121,11 @@ class Run:
         Raises InputError if it cannot be opened.
         """
         if self.config.storage:
-            try:
-                return optuna.storages.get_storage(self.config.storage)
-            except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
-                reason = str(error).partition("\n")[0] or type(error).__name__
-                raise InputError(f"study {self.config.name}: storage {self.config.storage!r}: {reason}") from None
+            return open_database(self.config.storage, f"study {self.config.name}: storage")
         journal = self.folder.absolute() / JOURNAL
-        if repair:
-            for lock in self.folder.glob(f"{JOURNAL}.lock*"):
-                lock.unlink(missing_ok=True)
-            mend_journal(journal)
-        elif not journal.exists():
+        if not repair and not journal.exists():
             raise InputError(f"{self.folder}: has no {JOURNAL} yet: the search has not begun")
-        try:
-            return JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{journal}: is damaged in the middle ({error}); restore it from a copy") from None
+        return open_journal(journal, repair)
 
     def record(self) -> tuple[list[FrozenTrial], list[float]]:
         """The trials, in the order of the numbers, not to be changed; and when the search was begun and gone on with,
@@ -214,30 +200,9 @@ def locked(file: Path, done: str) -> Iterator[None]:
         raise InputError(f"{folder}: is being {done} by another process; wait for it, or stop it") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+    except NotImplementedError:
+        raise InputError(f"{folder}: is on a file system without locks; choose a folder on another") from None
     try:
         yield
     finally:
         lock.release()
-
-
-def mend_journal(journal: Path) -> None:
-    """Cuts half a last line off a journal (a torn write) and keeps it beside: appending to it would spoil the file."""
-    if not journal.exists():
-        return
-    content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    while whole and not _is_entry(content[(before := content.rfind(b"\n", 0, whole - 1) + 1) : whole]):
-        whole = before
-    if whole < len(content):
-        torn = journal.with_suffix(".torn")
-        torn.write_bytes(content[whole:])
-        logger.warning("%s: its last line was torn; it is now in %s", journal, torn.name)
-        with open(journal, "r+b") as file:
-            file.truncate(whole)
-
-
-def _is_entry(line: bytes) -> bool:
-    try:
-        return "op_code" in json.loads(line)
-    except (ValueError, TypeError):
-        return False

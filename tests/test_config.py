@@ -10,11 +10,12 @@ import pytest
 import torch
 import yaml
 
-from nas.config import StudyConfig, check_device, check_storage
+from nas.config import StudyConfig, check_device
 from nas.evaluation import Rung
 from nas.inputs import InputError, read_yaml
 from nas.run import Run
 from nas.space import Space
+from nas.storages import open_database
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted([*(ROOT / "studies").glob("*.yaml"), *(ROOT / "studies" / "ablations").glob("*.yaml")])
@@ -324,8 +325,8 @@ def test_a_study_of_another_machine_can_be_looked_at_but_not_searched(tmp_path: 
 
 
 def test_storages(tmp_path: Path) -> None:
-    check_storage(f"sqlite:///{tmp_path}/x.db", "here")
+    open_database(f"sqlite:///{tmp_path}/x.db", "here")
     for url in ("", "nonsense", f"sqlite:///{tmp_path}/nowhere/x.db", "mysql://", "gone://x"):
         with pytest.raises(InputError) as error:
-            check_storage(url, "here")
+            open_database(url, "here")
         assert str(error.value).startswith(f"here is {url!r}"[:70]) and len(str(error.value).splitlines()) == 1

@@ -19,7 +19,7 @@ LAYERS = (
     ("space", "training", "trace", "weights"),
     ("costs", "samplers"),
     ("census", "evaluation", "bench", "scores"),
-    ("executors", "tables"),
+    ("executors", "tables", "storages"),
     ("config",),
     ("run",),
     ("study", "retrain", "trust"),

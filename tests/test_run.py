@@ -26,7 +26,8 @@ from nas.config import StudyConfig
 from nas.costs import COSTS, costs
 from nas.files import sweep, write_json, write_text, write_whole
 from nas.inputs import InputError
-from nas.run import Run, mend_journal
+from nas.run import Run
+from nas.storages import mend_journal
 from nas.tables import front_table, trials_table
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")

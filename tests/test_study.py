@@ -626,7 +626,7 @@ def test_another_storage_holds_the_record(tmp_path: Path) -> None:
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     file = fakes.write_study(tmp_path)
     run = Run.create(tmp_path / "run", fakes_config(file, storage="sqlite:////nowhere/x.db"))
-    with pytest.raises(InputError, match=r"study toy: storage 'sqlite:////nowhere/x\.db': ") as error:
+    with pytest.raises(InputError, match=r"study toy: storage is 'sqlite:////nowhere/x\.db', but must be") as error:
         run.open_storage()
     assert "\n" not in str(error.value)
 

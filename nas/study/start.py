@@ -53,7 +53,8 @@ def search(
     except (OSError, StorageInternalError) as error:
         if isinstance(error, OSError) and error.errno not in DISK:
             raise
-        raise InputError(f"{run.folder}: cannot go on: {error}; nothing is lost, run it again then") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{run.folder}: cannot go on: {reason}; nothing is lost, run it again then") from error
 
 
 def _first(path: str, space: Space) -> Architecture:

@@ -8,6 +8,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from nas.inputs import InputError, read_yaml
 from nas.run import Run
 from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
+from nas.storages import shown, sole_driver
 from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
 from nas.study.pace import Pace
@@ -83,8 +85,14 @@ class Study:
 
         After so many hours no new candidate is begun. Returns why it stopped before `trials`, if so.
 
-        Raises InputError if candidates fail one after the other, or for a reason that is not theirs.
+        Raises InputError if candidates fail one after the other, or for a reason that is not theirs; and if another
+        process searches the study, in a database.
         """
+        storage = self.config.storage
+        with sole_driver(storage, self.config.name) if storage else nullcontext():
+            return self._search(first, hours)
+
+    def _search(self, first: Iterable[Architecture], hours: float) -> str | None:
         sittings = self.study.user_attrs.get("sittings", [])
         self.study.set_user_attr("sittings", [*sittings, time.time()])
         self._take_up(first)
@@ -123,10 +131,9 @@ class Study:
         claim = self.study.user_attrs.get("claim", {"study": study, "space": space})
         # A key that a later version has and the claim has not yet is no difference.
         if claim["space"] != space or any(claim["study"].get(key, value) != value for key, value in study.items()):
-            raise InputError(
-                f"{self.run.folder}: storage {self.config.storage!r} holds another study named {self.config.name}; "
-                "choose another name or storage"
-            )
+            where = f"{self.run.folder}: storage {shown(self.config.storage)!r}"
+            rule = "choose another name or storage"
+            raise InputError(f"{where} holds another study named {self.config.name}; {rule}")
         self.study.set_user_attr("claim", claim)
 
     def _take_up(self, first: Iterable[Architecture]) -> None:
