@@ -184,6 +184,8 @@ class Chaos:
         elif kind == "stop worker, kill driver":
             send(worker, signal.SIGSTOP)
             send(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE_SECONDS)
+            send(worker, signal.SIGCONT)  # one that was stopped while it imported cannot know yet
         else:
             target = worker if kind == "stop worker" else process.pid
             send(target, signal.SIGSTOP)

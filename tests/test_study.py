@@ -494,15 +494,16 @@ def test_stopped_at_any_write_of_the_record_a_search_ends_with_the_same_table(
     drawn = [trial for trial in whole.all_trials()[2:] if "fixed_params" in trial.system_attrs]
     assert drawn, "or the test leaves something out"
 
-    interrupted = 0
+    cuts = 0
     for seed in range(5):
         rng, folder, calls = random.Random(seed), tmp_path / str(seed), tmp_path / f"calls{seed}"
         while True:
-            left[0] = rng.randrange(2, 40)
+            left[0] = rng.randrange(2, 20)
             try:
                 run, study = fakes.open_study(file, folder, Tabular(calls))
                 study.search(first)
             except Power:
+                cuts += 1
                 continue
             left[0] = -1
             break
@@ -510,8 +511,8 @@ def test_stopped_at_any_write_of_the_record_a_search_ends_with_the_same_table(
         assert told(run) == told(whole)
         assert fakes.epochs(calls) == fakes.epochs(tmp_path / "whole_calls")
         assert not list((folder / "candidates").iterdir())
-        interrupted += outcomes(run.trials()).get("interrupted", 0)
-    assert interrupted > 5, "or proposals were not cut off"
+        assert "interrupted" not in outcomes(run.trials()), "a proposal is on record as a whole or not at all"
+    assert cuts > 10
 
 
 def wait_for(what: str, true: Any, seconds: float = 60) -> None:

@@ -161,10 +161,14 @@ def _work(evaluator: Evaluator, pipe: Connection, threads: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
     while True:
         try:
             job = pipe.recv()
         except EOFError:
+            return
+        if not parent.is_alive():  # it was stopped before the kernel knew, and somebody let it go on
             return
         try:
             outcome: Measurement | BaseException = measure(evaluator, job)

@@ -58,6 +58,7 @@ class SearchWatch(_Watch):
         self.study: Study | None = None
         self.seconds: list[float] = []
         self.skipped = 0
+        self.best: Told | None = None
 
     def start(self, study: Study) -> None:
         self.study = study
@@ -78,7 +79,7 @@ class SearchWatch(_Watch):
             self.skipped += 1
         done, wanted = self.study.trained, self.study.config.trials
         pace = self._pace(self.study) if told.confirms is None else ["measuring the front again"]
-        notes = [*self._best(self.study), *pace]
+        notes = [*self._best(self.study, told), *pace]
         self.show(done, wanted, [*notes, *([f"{self.skipped} not trained"] if self.skipped else [])])
         measured = told.outcome in {"trained", "cut", "confirmation"}
         if told.outcome == "failed" or (measured and not self.live):
@@ -87,12 +88,12 @@ class SearchWatch(_Watch):
             costs = f"{told.costs['params']:,} params, {told.costs['macs']:,} MACs"
             self.line(SEPARATOR.join([f"{done}/{wanted} {told.outcome} {told.id}: {result}, {costs}", *notes]))
 
-    def _best(self, study: Study) -> list[str]:
-        trained = [told for told in study.record.values() if told.outcome == "trained"]
-        if not trained:
-            return []
-        best = max(trained, key=lambda told: told.accuracy or 0.0)
-        return [f"best {best.accuracy:.4f} at {best.costs['params']:,} params"]
+    def _best(self, study: Study, told: Told) -> list[str]:
+        """Of the trained; after the first look at the record, which may be long, only what is new is compared."""
+        for each in [told] if self.best else study.record.values():
+            if each.outcome == "trained" and (self.best is None or (each.accuracy or 0) > (self.best.accuracy or 0)):
+                self.best = each
+        return [] if self.best is None else [f"best {self.best.accuracy:.4f} at {self.best.costs['params']:,} params"]
 
     def _pace(self, study: Study) -> list[str]:
         if not self.seconds:

@@ -7,6 +7,7 @@ import math
 import random
 import time
 import warnings
+from collections import ChainMap
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -24,7 +25,7 @@ from nas.inputs import InputError, read_yaml
 from nas.run import Run
 from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
-from nas.storages import shown, sole_driver
+from nas.storages import Gathered, shown, sole_driver
 from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
 from nas.study.pace import Pace
@@ -59,7 +60,7 @@ class Study:
         limits = self.config.budget, self.config.objectives
         self.task = (space, self.feasible.costs_of, self.feasible.draw, *limits)
         self.climbing, self.pace = Climbing(run), Pace(self.config.time_limit)
-        self.storage = run.open_storage(repair=True)
+        self.storage = Gathered(run.open_storage(repair=True))
         self.study = optuna.create_study(
             study_name=self.config.name,
             storage=self.storage,
@@ -74,7 +75,7 @@ class Study:
         self.asked = 0  # proposals that were formed: the sampler is seeded by it
         self.misses = 0  # of them, since the last that could be trained
         self.first: list[Architecture] = []  # to propose before the sampler is asked
-        self.queued = 0  # enqueued and not yet asked for: 0 or 1
+        self.queued = 0  # enqueued by a search of an earlier version, and not yet asked for
         self.pending: dict[int, Candidate] = {}  # by number: in training, or left by a stopped driver
         self.left: list[Job] = []
         self.deadline = self.hours = math.inf
@@ -186,38 +187,42 @@ class Study:
     def _propose(self) -> Job | None:
         """The next candidate to train, everything else told on the way; None if there is none, see `exhausted`."""
         while self.misses < 100 * PATIENCE:
+            wanted = None
             if not self.queued and self.first:
-                self._enqueue(self.first.pop(0))
+                wanted = self.first.pop(0)
             elif not self.queued and (self.asked < self.uniform or self.misses >= PATIENCE):
                 try:
-                    self._enqueue(self._draw())
+                    wanted = self._draw()
                 except Exhausted as reason:
                     self.exhausted = self._stopped(reason)
                     return None
-            if job := self._ask():
+            if job := self._ask(wanted):
                 return job
         raise AssertionError("candidates that were drawn unseen and within the budget were refused")
 
     def _draw(self) -> Architecture:
-        busy = {candidate.architecture.id for candidate in self.pending.values()}
+        busy = {candidate.architecture.id: None for candidate in self.pending.values()}
         rng = random.Random(f"{self.config.sampler.seed}/{self.asked}")
-        return draw(self.feasible, rng, self.record.keys() | busy)
+        return draw(self.feasible, rng, ChainMap[str, Any](busy, self.record))
 
     def _confirm(self) -> Job | None:
         """A candidate to measure again, once nothing else is left to train."""
         while (again := self.climbing.again()) is not None:
-            if not self.queued:  # else a search that was stopped had come so far
-                candidate = Candidate.of(self.study.get_trials(deepcopy=False)[again[0]])
-                self._enqueue(candidate.architecture, {"confirms": again})
-            if job := self._ask():
+            wanted = None
+            if not self.queued:  # else a search of an earlier version had come so far
+                wanted = Candidate.of(self.study.get_trials(deepcopy=False)[again[0]]).architecture
+            if job := self._ask(wanted, again):
                 return job
         return None
 
-    def _enqueue(self, architecture: Architecture, attrs: dict[str, Any] | None = None) -> None:
-        self.study.enqueue_trial(self.space.encode(architecture), attrs)
-        self.queued += 1
+    def _ask(self, wanted: Architecture | None, again: tuple[int, int] | None = None) -> Job | None:
+        """A proposal, the `wanted` one or the sampler's, to a job; None if it is told at once."""
+        with self.storage.gathering():
+            if wanted is not None:
+                self.study.enqueue_trial(self.space.encode(wanted), again and {"confirms": again})
+            return self._asked()
 
-    def _ask(self) -> Job | None:
+    def _asked(self) -> Job | None:
         sampler = self.config.sampler
         self.study.sampler = make_sampler(sampler.name, sampler.options, sampler.seed, self.asked, *self.task)
         with warnings.catch_warnings():
@@ -236,7 +241,6 @@ class Study:
         candidate = Candidate(trial.number, architecture, known, [], confirms)
         for name, limit in self.config.budget.items():
             trial.set_constraint(name, candidate.costs[name] / limit - 1)
-        # From here on it is taken up again after a stop: it is the last that is written of a proposal.
         trial.set_user_attr("candidate", candidate.to_dict())
         if confirms is not None:
             self.climbing.begin_again(confirms[0])
