@@ -95,6 +95,14 @@ class Evaluator(ABC):
         """
         return 0.0
 
+    def images(self) -> Any:
+        """What is large and alike for all jobs, to be shared by those on one machine; None if there is nothing."""
+        return None
+
+    def give(self, images: Any) -> None:
+        """Takes the `images` of this evaluator's original, not to be changed, instead of reading them itself."""
+        return
+
 
 def measure(evaluator: Evaluator, job: Job) -> Measurement:
     """The evaluator's measurement; what goes wrong with a candidate, or a value that is none, is its failure.
@@ -184,6 +192,12 @@ class ProxyTraining(Evaluator):
     def __getstate__(self) -> dict[str, Any]:
         """Without the images: a worker process reads, or maps, them itself."""
         return {name: value for name, value in self.__dict__.items() if name not in {"splits", "_shares"}}
+
+    def images(self) -> Splits:
+        return self.splits
+
+    def give(self, images: Splits) -> None:
+        self.__dict__["splits"] = images
 
     def work(self, macs: float, rungs: tuple[Rung, ...]) -> float:
         """A backward pass counts as two; validation once at the end, or after each of so many epochs."""

@@ -5,10 +5,11 @@ from typing import Any
 
 from nas.executors.executor import Executor as Executor
 from nas.executors.processes import Processes
+from nas.executors.ray import Ray
 from nas.executors.serial import Serial
 from nas.inputs import check_options, choices, refuse
 
-EXECUTORS: dict[str, Callable[..., Executor]] = {"serial": Serial, "processes": Processes}
+EXECUTORS: dict[str, Callable[..., Executor]] = {"serial": Serial, "processes": Processes, "ray": Ray}
 """An executor is made of an evaluator, the number of workers, and keyword arguments with defaults: its options."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -31,6 +32,10 @@ class Executor(ABC):
     @abstractmethod
     def close(self) -> None:
         """Ends all work at once; nothing is submitted afterwards."""
+
+    def forget(self, folder: Path) -> None:
+        """What else there is of the job of this folder is not needed any more."""
+        return
 
     def __enter__(self) -> Self:
         return self

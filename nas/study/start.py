@@ -36,7 +36,8 @@ def search(
     Raises InputError for what the user can mend; what was trained until then is on record.
     """
     config = StudyConfig.load(study_file, overrides)
-    device = config.device or str(pick_device())
+    elsewhere = "cuda" if config.executor.options.get("gpus") else None  # this machine need not have one
+    device = config.device or elsewhere or str(pick_device())
     evaluator = ProxyTraining(config.data, config.proxy_recipe(str(study_file)), device, config.proxy.seeds)
     splits = evaluator.splits
     space = config.load_space(splits.shape[0], len(splits.classes))

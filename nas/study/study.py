@@ -80,6 +80,7 @@ class Study:
         self.left: list[Job] = []
         self.deadline = self.hours = math.inf
         self.exhausted: str | None = None
+        self.executor: Executor | None = None
 
     def search(self, first: Iterable[Architecture] = (), hours: float = math.inf) -> str | None:
         """Trains candidates until there are `trials` of them, `first` first, and those on the front and near it again.
@@ -100,7 +101,8 @@ class Study:
         self.deadline, self.hours = time.monotonic() + 3600 * hours, hours
         workers = min(self.config.workers, self.config.trials)
         where = self.config.executor
-        with EXECUTORS[where.name](self.evaluator, workers, **where.options) as executor:
+        with EXECUTORS[where.name](self.evaluator, workers, **where.options) as self.executor:
+            executor = self.executor
             while True:
                 while len(self.pending) - len(self.left) < executor.workers and (job := self._next()):
                     executor.submit(job)
@@ -319,6 +321,8 @@ class Study:
         self.study.tell(told.number, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
         self.pending.pop(told.number, None)
         self.run.clear_candidate(told.number)
+        if self.executor is not None:
+            self.executor.forget(self.run.candidate_folder(told.number))
         self._count(told)
         self.on_told(told)
 
