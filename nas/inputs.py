@@ -6,6 +6,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -49,6 +50,18 @@ def refuse(where: str, value: object, rule: str) -> InputError:
     """The error line of this project: `where is value, but must be rule`."""
     text = _shown(value)
     return InputError(f"{where} is {text if len(text) <= 80 else text[:77] + '...'}, but must be {rule}")
+
+
+@contextmanager
+def damaged(what: str, rule: str = "") -> Iterator[None]:
+    """What was read is of another form inside: one line, `what` is damaged (how); what to do."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{what} is damaged ({reason}){rule and f'; {rule}'}") from None
 
 
 def choices(names: Iterable[object]) -> str:

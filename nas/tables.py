@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from nas import pareto
 from nas.architecture import Architecture
 from nas.costs import COSTS, costs
 from nas.evaluation import Rung
+from nas.inputs import damaged
 
 
 def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
@@ -28,11 +30,27 @@ def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
     number of the candidate. `epochs` and `seconds` are of training; `rungs` and `architecture` are JSON.
     """
     again: dict[int, list[float]] = {}
+    rows = []
     for trial in trials:
-        if "confirms" in trial.user_attrs and trial.user_attrs.get("outcome") == "confirmation":
-            again.setdefault(trial.user_attrs["confirms"][0], []).extend(_accuracies(trial.user_attrs["rungs"][-1]))
-    table = pd.DataFrame([_row(trial, again.get(trial.number, [])) for trial in trials], columns=list(_KINDS))
-    return table.astype(_KINDS)
+        with damaged(f"trial {trial.number} on record"):
+            if "confirms" in trial.user_attrs and trial.user_attrs.get("outcome") == "confirmation":
+                again.setdefault(trial.user_attrs["confirms"][0], []).extend(_accuracies(trial.user_attrs["rungs"][-1]))
+    for trial in trials:
+        with damaged(f"trial {trial.number} on record"):
+            rows.append(_row(trial, again.get(trial.number, [])))
+    with damaged("the record"):
+        return pd.DataFrame(rows, columns=list(_KINDS)).astype(_KINDS)
+
+
+def save_csv(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table for spreadsheets, in which no text is a formula (it gets a ' in front), whoever wrote it."""
+    texts = table.select_dtypes(exclude=["number", "bool"]).columns
+    safe = {name: [_no_formula(value) for value in table[name]] for name in texts}
+    table.assign(**safe).to_csv(path, index=False)
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
 
 
 def _accuracies(rung: dict[str, Any]) -> list[float]:
@@ -97,7 +115,8 @@ def front_table(trials: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
 
     The knee is that of log scales: halving the error weighs like halving a cost. Costs are int64. May be empty.
     """
-    trained = trials[trials["outcome"] == "trained"].astype(dict.fromkeys(COSTS, "int64"))
+    with damaged("the record"):
+        trained = trials[trials["outcome"] == "trained"].astype(dict.fromkeys(COSTS, "int64"))
     maximise = [name == "accuracy" for name in objectives]
     front = trained[pareto.front(trained[objectives].to_numpy(float), maximise)]
     first = [name for name in objectives if name != "accuracy"][:1]

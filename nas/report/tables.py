@@ -13,7 +13,7 @@ from nas.costs.check import cross_check
 from nas.files import write_json, write_text, write_whole
 from nas.report.plot import plot_front
 from nas.run import Run
-from nas.tables import front_table
+from nas.tables import front_table, save_csv
 
 _LONG = ["rungs", "architecture", "reason", "outcome", "rung", "audited_at", "confirms"]
 
@@ -41,7 +41,7 @@ def save_tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def front_csv(front: pd.DataFrame, path: Path) -> None:
     """The front for people and spreadsheets: without the long columns, and those that are the same for all members."""
-    front.drop(columns=_LONG).to_csv(path, index=False)
+    save_csv(front.drop(columns=_LONG), path)
 
 
 def front_records(front: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import yaml
 from nas.files import write_json, write_whole
 from nas.report.plot import BLUE, VERMILLION, save_figure
 from nas.report.text import aligned
+from nas.tables import save_csv
 from nas.trust import Candidate, Trust
 
 
@@ -61,9 +62,9 @@ def save_trust(found: Trust) -> None:
     facts, folder = found.facts, found.folder
     write_json(folder / "trust.json", facts)
     table = pd.DataFrame([*facts["rungs"], *facts["scores"]])
-    write_whole(folder / "trust.csv", lambda path: table.to_csv(path, index=False))
+    write_whole(folder / "trust.csv", lambda path: save_csv(table, path))
     candidates = pd.DataFrame([_row(each) for each in found.candidates])
-    write_whole(folder / "candidates.csv", lambda path: candidates.to_csv(path, index=False))
+    write_whole(folder / "candidates.csv", lambda path: save_csv(candidates, path))
     plot_trust(facts, folder / "trust.png")
 
 

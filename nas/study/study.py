@@ -15,13 +15,13 @@ from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
 from nas.census import Feasible
 from nas.evaluation import Evaluator, Job, Measurement
 from nas.executors import EXECUTORS, Executor
-from nas.inputs import InputError, read_yaml
+from nas.inputs import InputError, damaged, read_yaml
 from nas.run import Run
 from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
@@ -141,28 +141,12 @@ class Study:
 
     def _take_up(self, first: Iterable[Architecture]) -> None:
         """Reads the record, ends what a stopped driver left unended, notes its jobs, and what of `first` is new."""
-        seen, queue, left = set(), [], []
+        seen: set[str] = set()
+        queue: list[dict[str, Any]] = []
+        left: list[Candidate] = []
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == TrialState.WAITING:
-                queue.append(trial.system_attrs.get("fixed_params", {}))
-                continue
-            told = told_of(trial)
-            if not told.outcome and not told.id:
-                told = replace(told, outcome="interrupted", reason="the search was stopped while it was proposed")
-                self._tell(told)
-                continue
-            self.asked += told.outcome != "interrupted" and told.confirms is None
-            seen.add(told.id)
-            if told.id and told.confirms is None:
-                self.climbing.note(told, trial.user_attrs.get("rungs", []))
-            elif told.id and told.confirms is not None and told.outcome != "failed":  # that is tried again
-                self.climbing.begin_again(told.confirms)
-            if trial.state.is_finished():
-                self._count(told)
-            elif told.outcome:
-                self._end(told)
-            else:
-                left.append(Candidate.of(trial))
+            with damaged(f"{self.run.folder}: trial {trial.number} on record"):
+                self._take_up_trial(trial, seen, queue, left)
         self.left = [job for candidate in left if (job := self._judge(candidate))]
         self.run.clear_candidates(self.pending)
         self.queued = len(queue)
@@ -170,6 +154,31 @@ class Study:
             if architecture.id not in seen and self.space.encode(architecture) not in queue:
                 self.first.append(architecture)
             seen.add(architecture.id)
+
+    def _take_up_trial(
+        self, trial: FrozenTrial, seen: set[str], queue: list[dict[str, Any]], left: list[Candidate]
+    ) -> None:
+        """Adds to what was `seen`, is to be proposed, and is `left` in training."""
+        if trial.state == TrialState.WAITING:
+            queue.append(trial.system_attrs.get("fixed_params", {}))
+            return
+        told = told_of(trial)
+        if not told.outcome and not told.id:
+            told = replace(told, outcome="interrupted", reason="the search was stopped while it was proposed")
+            self._tell(told)
+            return
+        self.asked += told.outcome != "interrupted" and told.confirms is None
+        seen.add(told.id)
+        if told.id and told.confirms is None:
+            self.climbing.note(told, trial.user_attrs.get("rungs", []))
+        elif told.id and told.confirms is not None and told.outcome != "failed":  # that is tried again
+            self.climbing.begin_again(told.confirms)
+        if trial.state.is_finished():
+            self._count(told)
+        elif told.outcome:
+            self._end(told)
+        else:
+            left.append(Candidate.of(trial))
 
     def _count(self, told: Told) -> None:
         """Keeps the counters: a search that goes on has those of one that was never stopped."""

@@ -19,7 +19,7 @@ from nas.augment import Batches, Normalisation
 from nas.data.splits import Images
 from nas.files import write_whole
 from nas.fused import fused
-from nas.inputs import refuse
+from nas.inputs import damaged, refuse
 from nas.machine import keep_freed_memory
 from nas.training.checkpoint import FORMAT, read, shapes
 from nas.training.measure import measure
@@ -272,7 +272,12 @@ class _Run:
         """Takes over what `save` wrote. Raises InputError, with nothing taken over, if it is not of this training."""
         again = "delete the file to start over"
         state = read(path, again)
-        number = min(max(1, len(state["curve"])), self.recipe.epochs)
+        with damaged(str(path), again):
+            self._take_over(state, path, again)
+
+    def _take_over(self, state: dict[str, Any], path: Path, again: str) -> None:
+        curve = [Epoch(**epoch) for epoch in state["curve"]]
+        number = min(max(1, len(curve)), self.recipe.epochs)
         here = {**self.settings(number), **shapes(self.network.state_dict())}
         there = {**state["settings"], **shapes(state["model"])}
         for name in [*here, *(name for name in there if name not in here)]:
@@ -285,7 +290,7 @@ class _Run:
             self.average.network.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
-        self.curve = [Epoch(**epoch) for epoch in state["curve"]]
+        self.curve = curve
 
 
 @contextmanager
