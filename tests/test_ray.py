@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakes
@@ -44,6 +45,10 @@ def cluster() -> Iterator[Any]:
     tests = Path(fakes.__file__).parent
     places = os.pathsep.join([str(tests), str(tests.parent)])
     patch = pytest.MonkeyPatch()
+    # Ray gives a node 30 s to start, which on a busy machine is too short.
+    patch.setattr(
+        "ray._private.node.time", SimpleNamespace(**{**vars(time), "monotonic": lambda: time.monotonic() / 9})
+    )
     patch.setenv("PYTHONPATH", places, prepend=os.pathsep)  # for the nodes' workers
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,10 @@ def open_database(url: str, where: str) -> BaseStorage:
         options: dict[str, Any] = {"pool_pre_ping": True}  # a candidate may train longer than a connection lives
         if make_url(url).get_backend_name() == "sqlite":
             options = {"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}}
-        return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=options))
+        tables = RDBStorage(url, engine_kwargs=options)
+        storage = optuna.storages.get_storage(tables)
+        weakref.finalize(storage, tables.engine.dispose)  # Optuna leaves its connections open
+        return storage
     except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
         missing = isinstance(error, ImportError) and "psycopg" in str(error)
         reason = _POSTGRESQL_HINT if missing else str(error).partition("\n")[0].replace(url, shown(url))
