@@ -50,7 +50,10 @@ def save_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", " ")  # which readers take for the end of a row
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def _accuracies(rung: dict[str, Any]) -> list[float]:

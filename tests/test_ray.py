@@ -131,9 +131,9 @@ def test_checkpoints_are_where_all_nodes_find_them(tmp_path: Path, cluster: Any)
         for epochs in (1, 2):
             executor.submit(Job(0, ARCHITECTURE, (Rung(1),), 0, folder))
             assert executor.wait()[1].epochs == epochs
-        assert not folder.exists() and (tmp_path / "shared/candidates/00000/checkpoint").read_text() == "2"
+        assert not folder.exists() and (tmp_path / "shared/toy/00000/checkpoint").read_text() == "2"
         executor.forget(folder)
-        assert not (tmp_path / "shared/candidates/00000").exists()
+        assert not (tmp_path / "shared/toy/00000").exists()
 
 
 def test_the_short_training_takes_its_images_from_the_store(tmp_path: Path, cluster: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import time
@@ -22,6 +23,7 @@ from nas.census import Feasible
 from nas.evaluation import Evaluator, Job, Measurement
 from nas.executors import EXECUTORS, Executor
 from nas.inputs import InputError, damaged, read_yaml
+from nas.machine import versions
 from nas.run import Run
 from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
@@ -31,6 +33,7 @@ from nas.study.drawing import Exhausted, draw
 from nas.study.pace import Pace
 from nas.study.record import Candidate, Told, confirmed_by, told_of
 
+logger = logging.getLogger("nas")
 PATIENCE = 20
 """Proposals in a row that cannot be trained before a candidate is drawn from the space instead."""
 FAILURES = 5
@@ -97,6 +100,7 @@ class Study:
     def _search(self, first: Iterable[Architecture], hours: float) -> str | None:
         sittings = self.study.user_attrs.get("sittings", [])
         self.study.set_user_attr("sittings", [*sittings, time.time()])
+        self._note_versions()
         self._take_up(first)
         self.deadline, self.hours = time.monotonic() + 3600 * hours, hours
         workers = min(self.config.workers, self.config.trials)
@@ -125,6 +129,17 @@ class Study:
         return f"stopped at {self.trained} of {self.config.trials} candidates: {reason}"
 
     # The record
+
+    def _note_versions(self) -> None:
+        """A search may go on with other versions: what they change in an accuracy is said, once."""
+        now, before = versions(), self.study.user_attrs.get("versions")
+        known = now if before is None else before
+        changed = [f"{name} {known.get(name)}, now {now[name]}" for name in now if known.get(name) != now[name]]
+        if changed:
+            differ = "accuracies may differ a little"
+            logger.warning("%s: was searched with %s; %s", self.run.folder, "; ".join(changed), differ)
+        if before != now:
+            self.study.set_user_attr("versions", now)
 
     def _claim(self) -> None:
         """Several runs may share a storage, but not a name in it."""
