@@ -18,6 +18,8 @@ from nas.space import Space
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+DOCS = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+CLUSTER = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
 COMMANDS = re.findall(r"^    (nas [^\n]*)", README, re.MULTILINE)
 
 
@@ -28,6 +30,11 @@ def test_commands_parse_and_name_files_that_exist(command: str) -> None:
     for word in words:
         if word.startswith(("studies/", "search_spaces/")):
             assert (ROOT / word).is_file(), word
+
+
+@pytest.mark.parametrize("command", re.findall(r"^    (nas [^\n]*)", DOCS, re.MULTILINE))
+def test_commands_of_the_cluster_parse(command: str) -> None:
+    make_parser().parse_args(shlex.split(command.removesuffix("\\"))[1:])
 
 
 def test_there_are_commands() -> None:
@@ -45,8 +52,14 @@ def test_the_rungs_snippet_goes_into_a_study() -> None:
     assert [rung.epochs for rung in proxy.ladder()] == [1, 3, 9] and proxy.keep < 1
 
 
+@pytest.mark.parametrize("snippet", [SNIPPETS[2], *CLUSTER], ids=range(1 + len(CLUSTER)))
+def test_what_a_study_says_of_executors_goes_into_one(snippet: str) -> None:
+    study = yaml.safe_load(SNIPPETS[0])
+    assert StudyConfig.of(study | yaml.safe_load(snippet), "README").executor.name == "ray"
+
+
 def test_the_space_snippet_is_a_space() -> None:
-    space = Space.from_dict(yaml.safe_load(SNIPPETS[2]), "README")
+    space = Space.from_dict(yaml.safe_load(SNIPPETS[3]), "README")
     assert space.size > 1000
     assert set(space.shared) == {"width", "resolution", "groups", "defaults.activation"}
 
