@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "nas"
 # The one list. A module is a file of nas/ or a family folder; it imports only from rows above its own.
 LAYERS = (
     ("inputs", "files", "machine", "meta"),
-    ("architecture", "blocks", "data", "pareto", "rungs"),
+    ("architecture", "blocks", "data", "export", "pareto", "rungs"),
     ("rows", "network", "augment", "surrogate"),
     ("space", "training", "trace", "weights"),
     ("costs", "samplers"),
@@ -21,7 +21,7 @@ LAYERS = (
     ("config", "executors", "tables"),
     ("run",),
     ("study", "retrain", "trust"),
-    ("report",),
+    ("report", "deploy"),
     ("cli",),
 )
 Layers = Sequence[Sequence[str]]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.arguments import complain
+from nas.cli.deploying import export
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -286,4 +287,5 @@ COMMANDS = {
     "retrain": _retrain,
     "bench": _bench,
     "trust": _trust,
+    "export": export,
 }

@@ -1,0 +1,136 @@
+"""A retrained network as the file that a runtime reads, proven on images before it counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nas.augment import Batches, Normalisation
+from nas.data import DataConfig, Splits
+from nas.data import load as load_data
+from nas.data.splits import Images, stratified
+from nas.export import EXPORTERS, Card, Format, write_proven
+from nas.export.format import Floats
+from nas.files import write_json
+from nas.inputs import InputError, choices, refuse
+from nas.machine import versions
+from nas.network import Network
+from nas.retrain import load
+from nas.run import Run
+
+IMAGES = 1_000
+"""Of the validation split, that a file is compared with PyTorch on; all of them where there are fewer."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file, and what is known of it (beside it, as FILE.json)."""
+
+    file: Path
+    facts: dict[str, Any]
+
+
+def export(
+    place: Path | str,
+    pick: str = "knee",
+    form: str = "onnx",
+    *,
+    out: Path | str | None = None,
+    data_root: str | None = None,
+) -> Exported:
+    """Writes a retrained network in a format of EXPORTERS, by default to export/ID.onnx in its folder.
+
+    `place` is a folder that `nas retrain` made, or a run, of which `pick` (knee, best or an id) names the candidate.
+    Only a file that the runtime reads, and that predicts what PyTorch does on IMAGES images of the validation split, is
+    written. Raises InputError if not, if the candidate was not retrained, or was several times, or the runtime or the
+    images are missing.
+    """
+    if form not in EXPORTERS:
+        raise refuse("--format", form, choices(EXPORTERS))
+    format_ = EXPORTERS[form]
+    format_.check()
+    trained = Trained.find(place, pick, data_root)
+    file = Path(out) if out is not None else trained.folder / "export" / f"{trained.card.id}{format_.suffix}"
+    if file.suffix != format_.suffix or file.is_dir():
+        raise refuse("--out", str(file), f"a file that ends in {format_.suffix}")
+    network, images = trained.network(), trained.images(trained.splits().validation, IMAGES)
+    proof = write_proven(format_, network, trained.card, images, file)
+    facts = {**trained.facts(form), **asdict(proof), "bytes": file.stat().st_size, "versions": made_with(format_)}
+    write_json(file.with_name(f"{file.name}.json"), facts)
+    return Exported(file, facts)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A folder that `nas retrain` finished, and where its images are."""
+
+    folder: Path
+    card: Card
+    data: DataConfig
+
+    @classmethod
+    def find(cls, place: Path | str, pick: str, data_root: str | None) -> Trained:
+        """See `export`."""
+        folder = _retrained(Path(place), pick)
+        file = folder / "result.json"
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+            channels, side = len(result["mean"]), result["resolution"]
+            moments = tuple(result["mean"]), tuple(result["std"])
+            card = Card(result["id"], channels, side, *moments, tuple(result["classes"]))
+            data = {key: value for key, value in result["data"].items() if key != "trained_on"}
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{file}: is damaged; delete it and retrain again") from None
+        root = data_root or _root(folder)
+        return cls(folder, card, DataConfig(**data, root=root))
+
+    def network(self) -> Network:
+        return load(self.folder)
+
+    def splits(self) -> Splits:
+        return load_data(self.data)
+
+    def images(self, images: Images, count: int) -> Floats:
+        """(n, channels, resolution, resolution) normalised, of at most `count` images, every class in proportion."""
+        if count < len(images):
+            images = images.take(stratified(images.labels, count, seed=0))
+        normalisation = Normalisation(self.card.mean, self.card.std)
+        batches = Batches(images.pixels, images.labels, normalisation, self.card.resolution, torch.device("cpu"))
+        found, _ = batches.plain(0, len(batches))
+        return np.ascontiguousarray(found.numpy())
+
+    def facts(self, form: str) -> dict[str, Any]:
+        return {"id": self.card.id, "format": form, "retrained": str(self.folder), "input": self.card.texts()["input"]}
+
+
+def made_with(form: Format) -> dict[str, str]:
+    return {**versions(), **{name: version(name) for name in form.packages}}
+
+
+def _retrained(place: Path, pick: str) -> Path:
+    if (place / "result.json").is_file() and (place / "architecture.yaml").is_file():
+        return place
+    run = Run.open(place)
+    architecture, _ = run.pick(pick)
+    found = sorted(file.parent for file in (run.folder / "retrain").glob(f"{architecture.id}-*/result.json"))
+    if not found:
+        todo = f"nas retrain {place} --pick {architecture.id}"
+        raise InputError(f"{place}: candidate {architecture.id} was not retrained yet; first: {todo}")
+    if len(found) > 1:
+        raise InputError(
+            f"{place}: candidate {architecture.id} was retrained {len(found)} times; name one folder instead of the "
+            f"run: {', '.join(map(str, found))}"
+        )
+    return found[0]
+
+
+def _root(folder: Path) -> str | None:
+    """Where the images of the run are that a retrained folder lies in, if it lies in one."""
+    run = folder.absolute().parent.parent
+    return Run.open(run).config.data.root if (run / "study.yaml").is_file() else None
