@@ -16,7 +16,7 @@ LAYERS = (
     ("architecture", "blocks", "data", "export", "pareto", "rungs"),
     ("rows", "network", "augment", "surrogate"),
     ("space", "training", "trace", "weights"),
-    ("costs", "samplers"),
+    ("costs", "samplers", "latency"),
     ("census", "evaluation", "bench", "scores"),
     ("config", "executors", "tables"),
     ("run",),

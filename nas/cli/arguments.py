@@ -55,7 +55,17 @@ def make_parser() -> argparse.ArgumentParser:
         "nas COMMAND --help says more.",
     )
     commands = root.add_subparsers(title="commands", dest="COMMAND", required=True)
-    for add in (_add_space, _add_search, _add_front, _add_compare, _add_retrain, _add_bench, _add_trust, _add_export):
+    for add in (
+        _add_space,
+        _add_search,
+        _add_front,
+        _add_compare,
+        _add_retrain,
+        _add_bench,
+        _add_trust,
+        _add_export,
+        _add_latency,
+    ):
         add(commands)
     return root
 
@@ -163,6 +173,29 @@ images are normalised and what the classes are called."""
     parser.add_argument("--out", metavar="FILE", help="instead of export/ID.onnx in the folder of the retraining")
     _add_data_root(parser)
     _add_json(parser)
+
+
+def _add_latency(commands: Any) -> None:
+    summary = "milliseconds on a runtime: how well they are predicted, on this machine"
+    text = """\
+A network's latency is predicted from those of its layers, each measured once in
+its place between two others (kept in the cache, by runtime and machine), and
+calibrated on whole networks. All times are ratios to a reference network that is
+timed in turn, so that a busy machine changes little."""
+    parser = _add(commands, "latency", summary, text, "nas latency validate search_spaces/mobile_cifar.yaml --n 40")
+    ways = parser.add_subparsers(title="ways", dest="way", required=True)
+    check = ways.add_parser("validate", help="predict and measure random members that had no part in the calibration")
+    check.add_argument("--n", type=positive, default=40, metavar="N", help="members (default 40)")
+    check.add_argument("--all", action="store_true", help="measure all layers of the space, not only theirs")
+    for way in (check,):
+        way.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+        _add_runtime(way)
+        _add_json(way)
+
+
+def _add_runtime(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default), eager or cuda")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of one inference (default 1)")
 
 
 def _add_bench(commands: Any) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas.latency import Bench
 
 
 def export(options: argparse.Namespace) -> None:
@@ -18,3 +23,27 @@ def export(options: argparse.Namespace) -> None:
         f"{facts['id']}: {done.file}, {facts['bytes']:,} bytes; on {facts['images']:,} validation images it predicts "
         f"what PyTorch does, logits within {facts['relative']:.1g} of the largest"
     )
+
+
+def latency(options: argparse.Namespace) -> None:
+    from nas.latency import validate
+    from nas.report.latency import validation_text
+    from nas.space import Space
+
+    facts = validate(Space.load(options.space), _bench(options), options.n, options.all)
+    print(json.dumps(facts, indent=2) if options.json else validation_text(facts))
+
+
+def _bench(options: argparse.Namespace) -> Bench:
+    """What is measured on, with its progress on stderr where that is a terminal."""
+    from nas.inputs import choices, refuse
+    from nas.latency import RUNTIMES, Bench
+
+    if options.runtime not in RUNTIMES:
+        raise refuse("--runtime", options.runtime, choices(RUNTIMES))
+
+    def show(what: str, done: int, total: int) -> None:
+        print(f"\r{what}: {done:,} of {total:,} \033[K", end="", file=sys.stderr, flush=True)
+
+    quiet = {} if sys.stderr.isatty() else {"on_progress": lambda what, done, total: None}
+    return Bench.kept(options.runtime, RUNTIMES[options.runtime], options.threads, **{"on_progress": show, **quiet})

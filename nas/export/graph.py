@@ -9,6 +9,7 @@ fast, but spells the shape of every reshape out of Shape, Gather and Concat, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.inputs import InputError
+from nas.meta import made
 
 OPSET = 17
 """Of 2022: what converters and runtimes of today take."""
@@ -59,8 +62,11 @@ class Graph(TorchFunctionMode):
             if isinstance(out, Tensor) and known:
                 raise Unsupported(f"operator {_spelled(func)} cannot be exported to ONNX")
             return out
-        with torch._C.DisableTorchFunction():
-            out = func(*args, **kwargs)
+        if func in _SHAPELY and args[0].is_meta:
+            out = torch.empty(args[0].shape, device="meta")
+        else:
+            with torch._C.DisableTorchFunction():
+                out = func(*args, **kwargs)
         record(self, out, *args, **kwargs)
         return out
 
@@ -123,6 +129,20 @@ class Graph(TorchFunctionMode):
         self._folding[value] = weight, bias
 
 
+class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers for tensors without values, for which torch takes a millisecond an operator."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the import of torch._dynamo takes a second
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        if all(x.is_meta and x.is_contiguous() for x in tensors):
+            return made(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
 def module_graph(module: nn.Module, x: Tensor) -> tuple[Graph, str]:
     """What an evaluated `module` does to `x` (1, channels, height, width), and the name of its output.
 
@@ -130,13 +150,13 @@ def module_graph(module: nn.Module, x: Tensor) -> tuple[Graph, str]:
     """
     graph = Graph()
     graph.start(x, INPUT)
-    with torch.no_grad(), graph:
+    with torch.no_grad(), graph, _Shapes() if x.is_meta else nullcontext():  # type: ignore[no-untyped-call]
         out = module(x)
     return graph, graph.name(out)
 
 
-def make_model(module: nn.Module, x: Tensor, metadata: dict[str, str]) -> Any:
-    """An onnx.ModelProto: float32 `image` (batch, *x.shape[1:]) to `logits`, any batch; checked by onnx."""
+def make_model(module: nn.Module, x: Tensor, metadata: dict[str, str], checked: bool = True) -> Any:
+    """An onnx.ModelProto: float32 `image` (batch, *x.shape[1:]) to `logits`, any batch; `checked` by onnx."""
 
     graph, last = module_graph(module, x)
     if last == INPUT:  # a module that does nothing
@@ -145,10 +165,12 @@ def make_model(module: nn.Module, x: Tensor, metadata: dict[str, str]) -> Any:
         names = [OUTPUT if name == last else name for name in node.output]
         node.output[:] = names
         node.input[:] = [OUTPUT if name == last else name for name in node.input]
-    return assemble(graph.nodes, graph.weights, tuple(x.shape[1:]), metadata)
+    return _assemble(graph.nodes, graph.weights, tuple(x.shape[1:]), metadata, checked)
 
 
-def assemble(nodes: list[Any], weights: dict[str, Array], shape: tuple[int, ...], metadata: dict[str, str]) -> Any:
+def _assemble(
+    nodes: list[Any], weights: dict[str, Array], shape: tuple[int, ...], metadata: dict[str, str], checked: bool
+) -> Any:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -165,8 +187,9 @@ def assemble(nodes: list[Any], weights: dict[str, Array], shape: tuple[int, ...]
         producer_name="nas",
     )
     helper.set_model_props(model, metadata)
-    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    onnx.checker.check_model(model)
+    if checked:
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        onnx.checker.check_model(model)
     return model
 
 
@@ -391,3 +414,5 @@ OPERATORS: dict[Any, Callable[..., None]] = {
     F.dropout: _nothing,
 }
 """What torch calls to what it records."""
+_SHAPELY = {F.batch_norm, F.relu, F.hardtanh, F.hardswish, F.silu, torch.sigmoid, F.dropout}
+"""Those whose output has the shape of their input."""

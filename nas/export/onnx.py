@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nas.export.format import Card, Floats, Format, Predict
-from nas.export.graph import INPUT, make_model
+from nas.export.graph import INPUT, Unsupported, make_model
 from nas.inputs import InputError
 
 
@@ -32,7 +32,10 @@ def open_session(model: str | bytes, threads: int | None = None) -> Any:
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - its own kinds have no other base
+        raise Unsupported(f"ONNX Runtime cannot run it: {str(error).partition(chr(10))[0][:200]}") from None
 
 
 def _write(network: nn.Module, card: Card, path: Path) -> None:

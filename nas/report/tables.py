@@ -13,7 +13,6 @@ from nas.costs.check import cross_check
 from nas.files import write_json, write_text, write_whole
 from nas.report.plot import plot_front
 from nas.run import Run
-from nas.tables import front_table
 
 _LONG = ["rungs", "architecture", "reason", "outcome", "rung", "audited_at", "confirms"]
 
@@ -25,7 +24,7 @@ def save_tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises RuntimeError, and writes no front, if ptflops counts a member's parameters or MACs otherwise.
     """
     trials = run.trials()
-    front = front_table(trials, run.config.objectives)
+    front = run.front_of(trials)
     write_whole(run.folder / "trials.parquet", lambda path: trials.to_parquet(path, index=False))
     for data in front["architecture"]:
         architecture = Architecture.from_json(data)

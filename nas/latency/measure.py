@@ -1,0 +1,134 @@
+"""Ratios of running times, as they are while nothing disturbs the machine.
+
+Where a machine is shared, others take the processor away in the middle of a run, or share its core and slow it down by
+a factor of 1.7 for milliseconds at a time. So nothing is timed by itself: runs of a model alternate with runs of a
+fixed reference network, and rounds pass through all models in an order of their own. The unit is the reference's
+undisturbed time, the 2nd percentile of its last runs.
+
+Outliers. A run counts if both runs of the reference beside it took at most 8 % more than the unit, and if its thread
+had the processor for all but 2 % of it and 5 microseconds (that can be seen of one thread only). Rounds go on until
+enough runs of each model count; where a machine is never so quiet, the quietest count. A model's ratio is the lower
+quartile of the runs that count, as what still disturbs them makes them only slower; its interval is the 95 % interval
+of a quartile from order statistics.
+
+Measured with about five processes on two cores, 16 networks in turn for 34 s: half of the runs repeated the other half
+to 1.3 % so, and to 2.9 % as medians of bursts, a tenth of them to 18 %.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+
+from nas.latency.runtime import RunOnce
+
+IN_A_ROW = 4
+"""Runs of a model in a round, each between two of the reference, behind one to warm up."""
+_QUIET, _UNIT, _WINDOW = 1.08, 0.02, 2_000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A running time as a multiple of the reference's, and its 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run: its seconds, those of the slower run of the reference beside it, and whether it was interrupted."""
+
+    seconds: float
+    beside: float
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Of models in the order given, and all runs of the reference in seconds."""
+
+    models: list[Timing]
+    reference: list[float]
+
+
+def measure(models: Sequence[RunOnce], reference: RunOnce, least: int, most: int, one_thread: bool) -> Timings:
+    """Times all models until `least` runs of each count, in at most `most` rounds, see above.
+
+    `one_thread`: the caller's does all the work.
+    """
+    stopwatch = _Stopwatch(reference, one_thread)
+    found: list[list[tuple[Sample, float]]] = [[] for _ in models]
+    for each in range(most):
+        unit = stopwatch.unit
+        left = [number for number, runs in enumerate(found) if sum(is_quiet(*run) for run in runs) < least]
+        random.Random(each).shuffle(left)
+        for number in left:
+            found[number] += [(sample, unit) for sample in stopwatch.take(models[number])]
+        if not left:
+            break
+    return Timings([settle(runs, least) for runs in found], stopwatch.reference)
+
+
+def is_quiet(sample: Sample, unit: float) -> bool:
+    return sample.beside <= _QUIET * unit and not sample.interrupted
+
+
+def settle(runs: Sequence[tuple[Sample, float]], least: int) -> Timing:
+    """Of runs, each with the unit at that time: the lower quartile of the quiet ones, or of the `least` quietest."""
+    quiet = [sample.seconds / unit for sample, unit in runs if is_quiet(sample, unit)]
+    if len(quiet) < least:
+        by_noise = sorted(runs, key=lambda run: (run[0].interrupted, run[0].beside / run[1]))
+        quiet = [sample.seconds / unit for sample, unit in by_noise[:least]]
+    kept = sorted(quiet)
+    low, high = quartile_ranks(len(kept))
+    return Timing(float(np.quantile(kept, 0.25)), kept[low], kept[high])
+
+
+def quartile_ranks(count: int) -> tuple[int, int]:
+    """Between which two of `count` draws, from 0, the lower quartile lies with 95 % (David and Nagaraja 2003, 7.1)."""
+    below = np.cumsum([comb(count, k) * 0.25**k * 0.75 ** (count - k) for k in range(count + 1)])
+    low = int(np.searchsorted(below, 0.025, side="right"))
+    high = int(np.searchsorted(below, 0.975))
+    return max(low - 1, 0), min(high, count - 1)
+
+
+class _Stopwatch:
+    """Times runs between runs of the reference."""
+
+    def __init__(self, reference: RunOnce, one_thread: bool) -> None:
+        self._run, self._one_thread = reference, one_thread
+        self.reference: list[float] = []
+        for _ in range(100):
+            self.reference.append(self._time(reference)[0])
+
+    @property
+    def unit(self) -> float:
+        return float(np.quantile(self.reference[-_WINDOW:], _UNIT))
+
+    def take(self, model: RunOnce) -> list[Sample]:
+        model()
+        samples, before = [], self._beside()
+        for _ in range(IN_A_ROW):
+            seconds, interrupted = self._time(model)
+            behind = self._beside()
+            samples.append(Sample(seconds, max(before, behind), interrupted))
+            before = behind
+        return samples
+
+    def _beside(self) -> float:
+        self.reference.append(self._time(self._run)[0])
+        return self.reference[-1]
+
+    def _time(self, run: RunOnce) -> tuple[float, bool]:
+        worked, begin = time.thread_time(), time.perf_counter()
+        run()
+        seconds = time.perf_counter() - begin
+        away = seconds - (time.thread_time() - worked)
+        return seconds, self._one_thread and away > 0.02 * seconds + 5e-6
