@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nas.augment import Batches, Normalisation
 from nas.data import DataConfig, Splits
@@ -17,13 +18,18 @@ from nas.data import load as load_data
 from nas.data.splits import Images, stratified
 from nas.export import EXPORTERS, Card, Format, write_proven
 from nas.export.format import Floats
-from nas.files import write_json
+from nas.export.proof import accuracy
+from nas.files import write_json, write_whole
 from nas.inputs import InputError, choices, refuse
+from nas.latency.measure import Effort, measure
 from nas.machine import versions
 from nas.network import Network
 from nas.retrain import load
 from nas.run import Run
 
+EFFORT = Effort(least=40, most=300)
+CALIBRATION = 512
+"""Training images that say how large activations get."""
 IMAGES = 1_000
 """Of the validation split, that a file is compared with PyTorch on; all of them where there are fewer."""
 
@@ -43,12 +49,16 @@ def export(
     *,
     out: Path | str | None = None,
     data_root: str | None = None,
+    int8: bool = False,
 ) -> Exported:
     """Writes a retrained network in a format of EXPORTERS, by default to export/ID.onnx in its folder.
 
     `place` is a folder that `nas retrain` made, or a run, of which `pick` (knee, best or an id) names the candidate.
     Only a file that the runtime reads, and that predicts what PyTorch does on IMAGES images of the validation split, is
-    written. Raises InputError if not, if the candidate was not retrained, or was several times, or the runtime or the
+    written. `int8` writes the same in 8-bit whole numbers beside it (-int8), calibrated on CALIBRATION training images,
+    and says what either is worth: accuracy on the whole validation split, and how long an image takes here on one
+    thread.
+    Raises InputError if not, if the candidate was not retrained, or was several times, or the runtime or the
     images are missing.
     """
     if form not in EXPORTERS:
@@ -59,11 +69,41 @@ def export(
     file = Path(out) if out is not None else trained.folder / "export" / f"{trained.card.id}{format_.suffix}"
     if file.suffix != format_.suffix or file.is_dir():
         raise refuse("--out", str(file), f"a file that ends in {format_.suffix}")
-    network, images = trained.network(), trained.images(trained.splits().validation, IMAGES)
+    splits = trained.splits()
+    network, images = trained.network(), trained.images(splits.validation, IMAGES)[0]
     proof = write_proven(format_, network, trained.card, images, file)
     facts = {**trained.facts(form), **asdict(proof), "bytes": file.stat().st_size, "versions": made_with(format_)}
+    if int8:
+        facts["int8"] = _quantised(trained, splits, format_, file)
     write_json(file.with_name(f"{file.name}.json"), facts)
     return Exported(file, facts)
+
+
+def _quantised(trained: Trained, splits: Splits, form: Format, file: Path) -> dict[str, Any]:
+    """Writes the int8 file beside `file`, and measures both."""
+    if form.quantise is None:
+        raise InputError(f"--int8 is not to be had in the format of {file.suffix}")
+    small = file.with_name(f"{file.stem}-int8{form.suffix}")
+    calibration, _ = trained.images(splits.train, CALIBRATION)
+    quantise = form.quantise
+    write_whole(small, lambda temporary: quantise(file, calibration, temporary))
+    images, labels = trained.images(splits.validation, len(splits.validation))
+    whole, eighth = (form.load(each) for each in (file, small))
+    image = images[:1]
+    runs = [lambda: whole(image), lambda: eighth(image)]
+    timings = measure(runs, runs[0], EFFORT, one_thread=False)
+    ms = [each.ratio * timings.unit * 1e3 for each in timings.models]
+    return {
+        "file": small.name,
+        "bytes": small.stat().st_size,
+        "images": len(images),
+        "accuracy": accuracy(whole, images, labels),
+        "accuracy_int8": accuracy(eighth, images, labels),
+        "latency_ms": ms[0],
+        "latency_int8_ms": ms[1],
+        "latency_ratio": ms[1] / ms[0],
+        "quiet": min(each.quiet for each in timings.models),
+    }
 
 
 @dataclass(frozen=True)
@@ -96,14 +136,15 @@ class Trained:
     def splits(self) -> Splits:
         return load_data(self.data)
 
-    def images(self, images: Images, count: int) -> Floats:
-        """(n, channels, resolution, resolution) normalised, of at most `count` images, every class in proportion."""
+    def images(self, images: Images, count: int) -> tuple[Floats, NDArray[np.int64]]:
+        """(n, channels, resolution, resolution) normalised, of at most `count` images, every class in proportion; and
+        their labels."""
         if count < len(images):
             images = images.take(stratified(images.labels, count, seed=0))
         normalisation = Normalisation(self.card.mean, self.card.std)
         batches = Batches(images.pixels, images.labels, normalisation, self.card.resolution, torch.device("cpu"))
         found, _ = batches.plain(0, len(batches))
-        return np.ascontiguousarray(found.numpy())
+        return np.ascontiguousarray(found.numpy()), images.labels
 
     def facts(self, form: str) -> dict[str, Any]:
         return {"id": self.card.id, "format": form, "retrained": str(self.folder), "input": self.card.texts()["input"]}

@@ -1,4 +1,4 @@
-"""Latency: ratios that drift cancels from, layers in their frame, predictions of whole networks, latency as a cost."""
+"""Latency: ratios that a busy machine leaves alone, layers in their frame, predictions, latency as a cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nas.config import StudyConfig
 from nas.inputs import InputError, parse_yaml
 from nas.latency import LATENCY, RUNTIMES, Bench, Latency, Runtime, latency_of, validate
 from nas.latency import measure as measuring
-from nas.latency.measure import Sample, Timing, Timings, measure, quartile_ranks, settle
+from nas.latency.measure import Effort, Sample, Timing, Timings, measure, quartile_ranks, settle
 from nas.latency.predict import distinct_layers, members
 from nas.latency.probe import REFERENCE, framed, whole
 from nas.latency.table import Table, layer_name
@@ -33,37 +33,37 @@ from nas.study.measuring import measure_front
 class Machine:
     """Runs take what they are, times what the machine is like: quiet, half as fast for some runs, or interrupted."""
 
-    def __init__(self, quiet: float, drift: float = 0.0) -> None:
-        self.rng, self.share, self.drift = random.Random(0), quiet, drift
+    def __init__(self, quiet: float) -> None:
+        self.rng, self.share = random.Random(0), quiet
         self.is_quiet, self.wall, self.own = True, 0.0, 0.0
 
     def run(self, seconds: float) -> None:
         if self.rng.random() < 0.2:
             self.is_quiet = self.rng.random() < self.share
-        taken = seconds * self.rng.uniform(1, 1.04) * (1 if self.is_quiet else 1.7) * (1 + self.drift * self.wall)
+        taken = seconds * self.rng.uniform(1, 1.04) * (1 if self.is_quiet else 1.7)
         self.own += taken
         self.wall += taken + (0.01 if self.rng.random() < 0.05 else 0)
 
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine(*request.param)
+    made = Machine(request.param)
     monkeypatch.setattr(measuring.time, "perf_counter", lambda: made.wall)
     monkeypatch.setattr(measuring.time, "thread_time", lambda: made.own)
     return made
 
 
-@pytest.mark.parametrize("machine", [(1.0,), (0.5,), (0.2,), (0.5, 0.005)], indirect=True, ids=str)
+@pytest.mark.parametrize("machine", [1.0, 0.5, 0.2], indirect=True, ids=str)
 def test_what_disturbs_the_machine_cancels(machine: Machine) -> None:
     wanted = [3.0, 0.2, 1.0]
     models = [lambda x=x: machine.run(x * 1e-3) for x in wanted]
-    found = measure(models, lambda: machine.run(1e-3), 30, 400, one_thread=True).models
+    found = measure(models, lambda: machine.run(1e-3), Effort(30, 400), one_thread=True).models
     for timing, truth in zip(found, wanted, strict=True):
         assert timing.ratio == pytest.approx(truth, rel=0.03) and timing.low <= timing.ratio <= timing.high
         assert timing.high / timing.low < 1.06
 
 
-@pytest.mark.parametrize("machine", [(1.0,)], indirect=True, ids=str)
+@pytest.mark.parametrize("machine", [1.0], indirect=True, ids=str)
 def test_rounds_end_when_enough_runs_count(machine: Machine) -> None:
     runs = [0]
 
@@ -71,16 +71,18 @@ def test_rounds_end_when_enough_runs_count(machine: Machine) -> None:
         runs[0] += 1
         machine.run(1e-3)
 
-    measure([model], lambda: machine.run(1e-3), 10, 400, one_thread=True)
+    measure([model], lambda: machine.run(1e-3), Effort(10, 400), one_thread=True)
     assert 10 < runs[0] <= 30
 
 
 def test_runs_beside_a_slow_reference_or_interrupted_do_not_count() -> None:
-    good = [(Sample(2.0 + 0.1 * i, 1.05, False), 1.0) for i in range(4)]
-    bad = [(Sample(0.5, 1.2, False), 1.0), (Sample(0.5, 1.0, True), 1.0)]
-    assert settle([*good, *bad], 4).ratio == pytest.approx(2.075)
-    assert settle([*good, *bad], 5).low == 0.5, "too few: the quietest of the others, the interrupted last"
-    assert settle([(Sample(3.0, 2.0, False), 2.0)] * 4, 4) == Timing(1.5, 1.5, 1.5), "each by the unit of its time"
+    good = [Sample(2.0 + 0.1 * i, 1.05, False) for i in range(4)]
+    bad = [Sample(0.5, 1.2, False), Sample(0.4, 1.0, True)]
+    found = settle([*good, *bad], 1.0, 4)
+    assert found.ratio == pytest.approx(2.075) and found.quiet == 4
+    found = settle([*good, *bad], 1.0, 5)
+    assert found.low == 0.5 and found.quiet == 4, "too few: the quietest of the others, the interrupted last"
+    assert settle([Sample(3.0, 2.0, False)] * 4, 2.0, 4) == Timing(1.5, 1.5, 1.5, 4)
 
 
 @pytest.mark.parametrize("count", [12, 20, 40, 41, 120, 500])
@@ -157,9 +159,9 @@ def no_groups(module: nn.Module, shape: Any, threads: int) -> Known:
     return opened(module, shape, threads)
 
 
-def looked_up(models: Sequence[Known], reference: Known, least: int, most: int, one_thread: bool) -> Timings:
+def looked_up(models: Sequence[Known], reference: Known, effort: Effort, one_thread: bool, unit: float) -> Timings:
     times = [each.seconds / reference.seconds for each in models]
-    return Timings([Timing(x, 0.99 * x, 1.01 * x) for x in times], [reference.seconds] * 3)
+    return Timings([Timing(x, 0.99 * x, 1.01 * x, 99) for x in times], [reference.seconds] * 3, reference.seconds)
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def export(options: argparse.Namespace) -> None:
     from nas.deploy import export
 
-    done = export(options.run, options.pick, options.format, out=options.out, data_root=options.data_root)
+    done = export(
+        options.run, options.pick, options.format, out=options.out, data_root=options.data_root, int8=options.int8
+    )
     facts = done.facts
     if options.json:
         print(json.dumps({**facts, "file": str(done.file)}, indent=2))
@@ -23,6 +25,12 @@ def export(options: argparse.Namespace) -> None:
         f"{facts['id']}: {done.file}, {facts['bytes']:,} bytes; on {facts['images']:,} validation images it predicts "
         f"what PyTorch does, logits within {facts['relative']:.1g} of the largest"
     )
+    if small := facts.get("int8"):
+        print(
+            f"int8: {small['file']}, {small['bytes']:,} bytes; accuracy {small['accuracy']:.4f} -> "
+            f"{small['accuracy_int8']:.4f} on {small['images']:,} validation images; {small['latency_ms']:.3f} -> "
+            f"{small['latency_int8_ms']:.3f} ms here on one thread"
+        )
 
 
 def latency(options: argparse.Namespace) -> None:

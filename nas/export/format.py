@@ -47,7 +47,9 @@ class Card:
 @dataclass(frozen=True)
 class Format:
     """`write(network in evaluation mode, card, path)`; `load(path)` is what the runtime makes of it, `texts(path)` the
-    card. `packages` are those whose versions a result depends on; `check` raises InputError if they are missing."""
+    card. `packages` are those whose versions a result depends on; `check` raises InputError if they are missing.
+    `quantise(file, calibration images, path)` writes the same network in int8; None where that is not to be had.
+    """
 
     suffix: str
     runtime: str
@@ -56,3 +58,4 @@ class Format:
     write: Callable[[nn.Module, Card, Path], None]
     load: Callable[[Path], Predict]
     texts: Callable[[Path], dict[str, str]]
+    quantise: Callable[[Path, Floats, Path], None] | None = None

@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.export.format import Card, Floats, Format, Predict
 from nas.export.graph import INPUT, Unsupported, make_model
+from nas.export.int8 import quantise
 from nas.inputs import InputError
 
 
@@ -44,7 +45,7 @@ def _write(network: nn.Module, card: Card, path: Path) -> None:
 
 
 def _load(path: Path) -> Predict:
-    session = open_session(str(path))
+    session = open_session(str(path), threads=1)
 
     def predict(images: Floats) -> Floats:
         found: Floats = session.run(None, {INPUT: images})[0]
@@ -57,4 +58,4 @@ def _texts(path: Path) -> dict[str, str]:
     return dict(open_session(str(path)).get_modelmeta().custom_metadata_map)
 
 
-ONNX = Format(".onnx", "onnxruntime", ("onnx", "onnxruntime"), needed, _write, _load, _texts)
+ONNX = Format(".onnx", "onnxruntime", ("onnx", "onnxruntime"), needed, _write, _load, _texts, quantise)

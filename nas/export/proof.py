@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from nas.export.format import Card, Floats, Format, Predict
@@ -59,6 +60,11 @@ def compare(expected: Floats, found: Floats) -> Proof:
     difference = float(np.abs(expected - found).max())
     equal = int((expected.argmax(1) == found.argmax(1)).sum())
     return Proof(len(expected), equal, difference, difference / max(float(np.abs(expected).max()), 1e-12))
+
+
+def accuracy(predict: Predict, images: Floats, labels: NDArray[np.int64]) -> float:
+    """Share of images (n, channels, h, w) whose largest logit is their label's."""
+    return float((run(predict, images).argmax(1) == labels).mean())
 
 
 def run(predict: Predict, images: Floats) -> Floats:

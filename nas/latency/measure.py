@@ -3,13 +3,13 @@
 Where a machine is shared, others take the processor away in the middle of a run, or share its core and slow it down by
 a factor of 1.7 for milliseconds at a time. So nothing is timed by itself: runs of a model alternate with runs of a
 fixed reference network, and rounds pass through all models in an order of their own. The unit is the reference's
-undisturbed time, the 2nd percentile of its last runs.
+undisturbed time: the least 2nd percentile of a thousand of its runs in a row that was seen, also earlier.
 
 Outliers. A run counts if both runs of the reference beside it took at most 8 % more than the unit, and if its thread
 had the processor for all but 2 % of it and 5 microseconds (that can be seen of one thread only). Rounds go on until
-enough runs of each model count; where a machine is never so quiet, the quietest count. A model's ratio is the lower
-quartile of the runs that count, as what still disturbs them makes them only slower; its interval is the 95 % interval
-of a quartile from order statistics.
+enough runs of each model count; where a machine is never so quiet, the quietest do, and the model's `quiet` runs say
+so. A ratio is the lower quartile of the runs that count, as what still disturbs them makes them only slower; its
+interval is the 95 % interval of a quartile from order statistics.
 
 Measured with about five processes on two cores, 16 networks in turn for 34 s: half of the runs repeated the other half
 to 1.3 % so, and to 2.9 % as medians of bursts, a tenth of them to 18 %.
@@ -17,11 +17,11 @@ to 1.3 % so, and to 2.9 % as medians of bursts, a tenth of them to 18 %.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 
@@ -29,16 +29,17 @@ from nas.latency.runtime import RunOnce
 
 IN_A_ROW = 4
 """Runs of a model in a round, each between two of the reference, behind one to warm up."""
-_QUIET, _UNIT, _WINDOW = 1.08, 0.02, 2_000
+_QUIET, _UNIT, _WINDOW = 1.08, 0.02, 1_000
 
 
 @dataclass(frozen=True)
 class Timing:
-    """A running time as a multiple of the reference's, and its 95 % interval."""
+    """A running time as a multiple of the reference's, its 95 % interval, and how many undisturbed runs there were."""
 
     ratio: float
     low: float
     high: float
+    quiet: int
 
 
 @dataclass(frozen=True)
@@ -52,48 +53,57 @@ class Sample:
 
 @dataclass(frozen=True)
 class Timings:
-    """Of models in the order given, and all runs of the reference in seconds."""
+    """Of models in the order given; all runs of the reference, and the unit, in seconds."""
 
     models: list[Timing]
     reference: list[float]
+    unit: float
 
 
-def measure(models: Sequence[RunOnce], reference: RunOnce, least: int, most: int, one_thread: bool) -> Timings:
-    """Times all models until `least` runs of each count, in at most `most` rounds, see above.
+@dataclass(frozen=True)
+class Effort:
+    """So many runs of each model must count, and so many rounds there are at most until then."""
 
-    `one_thread`: the caller's does all the work.
-    """
-    stopwatch = _Stopwatch(reference, one_thread)
-    found: list[list[tuple[Sample, float]]] = [[] for _ in models]
-    for each in range(most):
-        unit = stopwatch.unit
-        left = [number for number, runs in enumerate(found) if sum(is_quiet(*run) for run in runs) < least]
+    least: int
+    most: int
+
+
+def measure(
+    models: Sequence[RunOnce], reference: RunOnce, effort: Effort, one_thread: bool, unit: float = math.inf
+) -> Timings:
+    """Times all models, see above. `one_thread`: the caller's does all the work; `unit`: what it was before."""
+    stopwatch = _Stopwatch(reference, one_thread, unit)
+    found: list[list[Sample]] = [[] for _ in models]
+    for each in range(effort.most):
+        now = stopwatch.unit()
+        left = [i for i, runs in enumerate(found) if sum(is_quiet(run, now) for run in runs) < effort.least]
         random.Random(each).shuffle(left)
         for number in left:
-            found[number] += [(sample, unit) for sample in stopwatch.take(models[number])]
+            found[number] += stopwatch.take(models[number])
         if not left:
             break
-    return Timings([settle(runs, least) for runs in found], stopwatch.reference)
+    now = stopwatch.unit()
+    return Timings([settle(runs, now, effort.least) for runs in found], stopwatch.reference, now)
 
 
 def is_quiet(sample: Sample, unit: float) -> bool:
     return sample.beside <= _QUIET * unit and not sample.interrupted
 
 
-def settle(runs: Sequence[tuple[Sample, float]], least: int) -> Timing:
-    """Of runs, each with the unit at that time: the lower quartile of the quiet ones, or of the `least` quietest."""
-    quiet = [sample.seconds / unit for sample, unit in runs if is_quiet(sample, unit)]
+def settle(runs: Sequence[Sample], unit: float, least: int) -> Timing:
+    """The lower quartile of the quiet runs, or of the `least` quietest."""
+    quiet = [run for run in runs if is_quiet(run, unit)]
+    counted = quiet
     if len(quiet) < least:
-        by_noise = sorted(runs, key=lambda run: (run[0].interrupted, run[0].beside / run[1]))
-        quiet = [sample.seconds / unit for sample, unit in by_noise[:least]]
-    kept = sorted(quiet)
+        counted = sorted(runs, key=lambda run: (run.interrupted, run.beside))[:least]
+    kept = sorted(run.seconds / unit for run in counted)
     low, high = quartile_ranks(len(kept))
-    return Timing(float(np.quantile(kept, 0.25)), kept[low], kept[high])
+    return Timing(float(np.quantile(kept, 0.25)), kept[low], kept[high], len(quiet))
 
 
 def quartile_ranks(count: int) -> tuple[int, int]:
     """Between which two of `count` draws, from 0, the lower quartile lies with 95 % (David and Nagaraja 2003, 7.1)."""
-    below = np.cumsum([comb(count, k) * 0.25**k * 0.75 ** (count - k) for k in range(count + 1)])
+    below = np.cumsum([math.comb(count, k) * 0.25**k * 0.75 ** (count - k) for k in range(count + 1)])
     low = int(np.searchsorted(below, 0.025, side="right"))
     high = int(np.searchsorted(below, 0.975))
     return max(low - 1, 0), min(high, count - 1)
@@ -102,15 +112,16 @@ def quartile_ranks(count: int) -> tuple[int, int]:
 class _Stopwatch:
     """Times runs between runs of the reference."""
 
-    def __init__(self, reference: RunOnce, one_thread: bool) -> None:
-        self._run, self._one_thread = reference, one_thread
+    def __init__(self, reference: RunOnce, one_thread: bool, unit: float) -> None:
+        self._run, self._one_thread, self._unit = reference, one_thread, unit
         self.reference: list[float] = []
         for _ in range(100):
             self.reference.append(self._time(reference)[0])
 
-    @property
     def unit(self) -> float:
-        return float(np.quantile(self.reference[-_WINDOW:], _UNIT))
+        """The least so far."""
+        self._unit = min(self._unit, float(np.quantile(self.reference[-_WINDOW:], _UNIT)))
+        return self._unit
 
     def take(self, model: RunOnce) -> list[Sample]:
         model()

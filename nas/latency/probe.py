@@ -15,7 +15,7 @@ from torch import nn
 from nas import blocks
 from nas.architecture import Architecture, Layer, Stage
 from nas.meta import Blank
-from nas.network import build
+from nas.network import Network
 
 Shape = tuple[int, int, int]
 _IMAGE_CHANNELS = 4
@@ -36,7 +36,7 @@ REFERENCE = Architecture(
 def whole(architecture: Architecture) -> tuple[nn.Module, Shape]:
     """A network without values, and its image."""
     with Blank():
-        network = build(architecture)
+        network = Network(architecture)
     return network, (architecture.in_channels, architecture.resolution, architecture.resolution)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -18,13 +19,13 @@ from torch import nn
 from nas.architecture import Architecture, Layer
 from nas.files import cache_folder, write_json
 from nas.inputs import InputError
-from nas.latency.measure import Timing, measure
+from nas.latency.measure import Effort, Timing, Timings, measure
 from nas.latency.probe import REFERENCE, Shape, frame, framed, frames, whole
 from nas.latency.runtime import RunOnce, Runtime
 from nas.machine import hardware, versions
 
-LAYER_RUNS, NETWORK_RUNS = (12, 60), (40, 120)
-"""Runs that must count, and the most rounds until then. A network has many layers, whose errors cancel."""
+LAYERS, NETWORKS = Effort(least=12, most=150), Effort(least=40, most=300)
+"""A network has many layers, whose errors cancel."""
 _TOGETHER = 200
 """Models that are measured in one go, in turn: all are in memory."""
 
@@ -69,7 +70,7 @@ class Table:
         """Raises InputError if `data` is not what `to_dict` gives."""
         try:
             layers, frames, networks = (
-                {str(name): Timing(**_numbers(value)) for name, value in data[part].items()}
+                {str(name): _timing(value) for name, value in data[part].items()}
                 for part in ("layers", "frames", "networks")
             )
             interval = tuple(map(float, data["reference_interval_ms"]))
@@ -81,8 +82,8 @@ class Table:
             raise InputError(f"{where}: is no table of latencies, or is damaged") from None
 
 
-def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(number) for name, number in value.items()}
+def _timing(value: Mapping[str, Any]) -> Timing:
+    return Timing(float(value["ratio"]), float(value["low"]), float(value["high"]), int(value["quiet"]))
 
 
 def layer_name(layer: Layer) -> str:
@@ -122,40 +123,38 @@ class Bench:
         file = cache_folder() / f"latency-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.json"
         return cls(name, runtime, threads, file, on_progress)
 
-    def layers(self, layers: Iterable[Layer], runs: tuple[int, int] = LAYER_RUNS) -> Table:
+    def layers(self, layers: Iterable[Layer], effort: Effort = LAYERS) -> Table:
         """The table, with all these layers and their frames in it; those that cannot run are `refused` there."""
         layers = list(layers)
         new = {frame_name(*place): place for place in frames(layers)}
-        self._measure("frames", {name: partial(frame, *place) for name, place in new.items()}, runs)
+        self._measure("frames", {name: partial(frame, *place) for name, place in new.items()}, effort)
         wanted = {name: layer for layer in layers if (name := layer_name(layer)) not in self.table.refused}
         makers = {name: partial(self._layer, name, layer) for name, layer in wanted.items()}
-        self._measure("layers", makers, runs)
+        self._measure("layers", makers, effort)
         return self.table
 
-    def networks(self, architectures: Iterable[Architecture], runs: tuple[int, int] = NETWORK_RUNS) -> Table:
+    def networks(self, architectures: Iterable[Architecture], effort: Effort = NETWORKS) -> Table:
         """The table, with all these whole networks in it."""
         wanted = {each.id: each for each in architectures}
-        self._measure("networks", {name: partial(whole, each) for name, each in wanted.items()}, runs)
+        self._measure("networks", {name: partial(whole, each) for name, each in wanted.items()}, effort)
         return self.table
 
-    def again(self, architectures: Sequence[Architecture], runs: tuple[int, int] = NETWORK_RUNS) -> list[Timing]:
+    def again(self, architectures: Sequence[Architecture], effort: Effort = NETWORKS) -> list[Timing]:
         """These whole networks measured anew, whatever the table has; it keeps what it has."""
         models = [self.runtime.open(*whole(each), self.threads) for each in architectures]
-        return measure(models, self._refer(), *runs, self._one_thread).models
+        return self._timed(models, effort).models
 
-    def _measure(
-        self, part: str, wanted: Mapping[str, Callable[[], tuple[nn.Module, Shape]]], runs: tuple[int, int]
-    ) -> None:
+    def _measure(self, part: str, wanted: Mapping[str, Callable[[], tuple[nn.Module, Shape]]], effort: Effort) -> None:
         known: dict[str, Timing] = getattr(self.table, part)
         new = [name for name in wanted if name not in known]
         for start in range(0, len(new), _TOGETHER):
             names = new[start : start + _TOGETHER]
             models = {name: model for name in names if (model := self._opened(part, name, wanted[name]))}
-            found = measure(list(models.values()), self._refer(), *runs, self._one_thread)
+            found = self._timed(list(models.values()), effort)
             self.on_progress(part, start + len(names), len(new))
             if not self.table.reference_ms:
-                low, unit, middle = (float(x) * 1e3 for x in np.quantile(found.reference, [0.01, 0.02, 0.5]))
-                self.table.reference_ms, self.table.reference_interval_ms = unit, (low, middle)
+                low, middle = (float(x) * 1e3 for x in np.quantile(found.reference, [0.01, 0.5]))
+                self.table.reference_ms, self.table.reference_interval_ms = found.unit * 1e3, (low, middle)
             known |= dict(zip(models, found.models, strict=True))
             self._write()
 
@@ -174,6 +173,10 @@ class Bench:
                 raise
             self.table.refused[name] = str(error)
             return None
+
+    def _timed(self, models: Sequence[RunOnce], effort: Effort) -> Timings:
+        unit = self.table.reference_ms / 1e3 or math.inf
+        return measure(models, self._refer(), effort, self._one_thread, unit)
 
     def _refer(self) -> RunOnce:
         self._reference = self._reference or self.runtime.open(*whole(REFERENCE), self.threads)
