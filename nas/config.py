@@ -18,7 +18,7 @@ from nas.costs import COSTS
 from nas.data import DATASETS, DataConfig
 from nas.evaluation import Rung
 from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
-from nas.latency import LATENCY, RUNTIMES
+from nas.latency import LATENCY, check_runtime
 from nas.samplers import check_sampler
 from nas.space import Space
 from nas.training import Recipe
@@ -106,7 +106,7 @@ class RetrainConfig(Config):
 
 
 class LatencyConfig(Config):
-    """Where networks will run: a name of RUNTIMES, and the threads of one inference.
+    """Where networks will run: a name of RUNTIMES or of an imported device, and the threads of one inference.
 
     With it `latency_ms` is a cost, and what the runtime cannot run is not trained.
     """
@@ -177,8 +177,8 @@ class StudyConfig(Config):
                 raise refuse(f"{where}: budget: name", name, choices(OBJECTIVES[1:]))
         if LATENCY in {*config.objectives, *config.budget} and config.latency is None:
             raise InputError(f"{where}: {LATENCY} needs to know where: add latency: {{runtime: onnxruntime}}")
-        if config.latency is not None and config.latency.runtime not in RUNTIMES:
-            raise refuse(f"{where}: latency.runtime", config.latency.runtime, choices(RUNTIMES))
+        if config.latency is not None:
+            check_runtime(config.latency.runtime, f"{where}: latency.runtime")
         if config.data.source not in DATASETS:
             raise refuse(f"{where}: data.source", config.data.source, choices(DATASETS))
         check_sampler(config.sampler.name, config.sampler.options, f"{where}: sampler")

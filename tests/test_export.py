@@ -17,10 +17,12 @@ from nas import blocks
 from nas.architecture import Architecture, Stage
 from nas.blocks import BLOCKS
 from nas.blocks.block import ChannelShuffle
+from nas.deploy import export
 from nas.export import EXPORTERS, Card, Format, write_proven
 from nas.export.graph import Unsupported, make_model
 from nas.export.proof import compare
 from nas.inputs import InputError
+from nas.latency.measure import Effort
 from nas.network import build
 from nas.space import Space
 
@@ -213,3 +215,66 @@ def test_training_mode_is_refused() -> None:
     pytest.importorskip("onnx", reason="needs the extra onnx")
     with pytest.raises(Unsupported, match="from a network in training mode"):
         make_model(build(small(), seed=0), torch.zeros(1, 3, 8, 8), {})
+
+
+@pytest.fixture(scope="module")
+def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A retrain folder of a tiny network on digits; what it learned is no matter."""
+    from safetensors.torch import save_file
+
+    from nas.data import DataConfig, load
+
+    folder, splits = tmp_path_factory.mktemp("retrained"), load(DataConfig(source="digits"))
+    stages = (Stage.of("conv", 8), Stage.of("separable", 16, s=2), Stage.of("classifier", 10))
+    network = lived_in(build(architecture := Architecture(stages, 8, 1), seed=0))
+    (folder / "architecture.yaml").write_text(architecture.to_yaml())
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    facts = {"id": architecture.id, "mean": splits.mean, "std": splits.std, "resolution": 8, "classes": splits.classes}
+    data = {"source": "digits", "validation": 0.1, "seed": 0, "trained_on": "train"}
+    (folder / "result.json").write_text(json.dumps({**facts, "data": data}))
+    return folder
+
+
+def test_a_retrained_network(form: Format, retrained: Path) -> None:
+    name = next(name for name, each in EXPORTERS.items() if each is form)
+    done = export(retrained, form=name)
+    assert done.file.parent == retrained / "export" and done.facts["equal"] == done.facts["images"] > 100
+    told = json.loads(done.file.with_name(f"{done.file.name}.json").read_text())
+    assert told == done.facts and told["bytes"] == done.file.stat().st_size
+    assert set(form.packages) <= set(told["versions"])
+
+
+def test_int8(form: Format, retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if form.quantise is None:
+        pytest.skip("no int8 in this format")
+    monkeypatch.setattr("nas.deploy.EFFORT", Effort(4, 2))
+    name = next(name for name, each in EXPORTERS.items() if each is form)
+    done = export(retrained, form=name, out=tmp_path / f"x{form.suffix}", int8=True)
+    small = done.facts["int8"]
+    assert abs(small["accuracy"] - small["accuracy_int8"]) < 0.1 and small["images"] == done.facts["images"]
+    assert form.texts(tmp_path / small["file"]) == {**form.texts(done.file), "precision": "int8"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [done.file.name, f"{done.file.name}.json", small["file"]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"form": "coreml"}, "--format is 'coreml', but must be one of: "),
+        ({"out": "x.txt"}, r"--out is 'x\.txt', but must be a file that ends in \.onnx"),
+        ({"place": "nowhere"}, "nowhere: is not a run"),
+    ],
+)
+def test_what_cannot_be_exported(retrained: Path, changes: dict[str, Any], message: str) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    with pytest.raises(InputError, match=message):
+        export(**{"place": retrained, **changes})
+
+
+def test_a_damaged_result_is_one_line(retrained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    (tmp_path / "architecture.yaml").touch()
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(InputError, match=r"result\.json: is damaged"):
+        export(tmp_path)

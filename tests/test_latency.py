@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,18 @@ from nas.architecture import Layer, Stage
 from nas.census import Feasible
 from nas.config import StudyConfig
 from nas.inputs import InputError, parse_yaml
-from nas.latency import LATENCY, RUNTIMES, Bench, Latency, Runtime, latency_of, validate
+from nas.latency import (
+    LATENCY,
+    RUNTIMES,
+    Bench,
+    Latency,
+    Runtime,
+    import_table,
+    latency_of,
+    open_source,
+    plan,
+    validate,
+)
 from nas.latency import measure as measuring
 from nas.latency.measure import Effort, Sample, Timing, Timings, measure, quartile_ranks, settle
 from nas.latency.predict import distinct_layers, members
@@ -346,3 +359,70 @@ def test_another_runtime_is_another_study(tmp_path: Path) -> None:
 def test_the_reference_stays_what_it_is() -> None:
     """Another one is another unit: all that was measured would be void."""
     assert REFERENCE.id == "39f9fa336c61" and REFERENCE.stages[0] == Stage.of("conv", 16)
+
+
+# Another device
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def test_a_device_by_files(home: Path) -> None:
+    """The script runs with numpy and onnxruntime alone, goes on where it was, and its table is a runtime."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    space = Space.from_dict(parse_yaml(fakes.SIX, "six"), "six", 1, 10)
+    written = plan(space, home / "plan")
+    models = list((home / "plan/models").iterdir())
+    assert len(models) == written["files"] and sum(x.stat().st_size for x in models) == written["bytes"]
+    facts = json.loads((home / "plan/plan.json").read_text())
+    facts["effort"] = {part: [4, 2] for part in facts["effort"]}
+    (home / "plan/plan.json").write_text(json.dumps(facts))
+    blocked = "import sys; sys.modules['nas'] = sys.modules['torch'] = None; sys.path.insert(0, 'plan'); "
+    blocked += "import time_models; sys.argv[1:] = ['--out', 'table.json']; time_models.main()"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", blocked], cwd=home, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "", "the second time there was nothing left to do"
+    file = import_table(home / "table.json", "phone")
+    assert file.is_relative_to(home / "home")
+    found = latency_of(space, open_source("phone", 1, lambda what, done, total: None))
+    assert found.manifest["runtime"] == "phone" and found.fitted["networks"] == 6
+    assert all(found.predict(member) > 0 for member in space.enumerate())
+    config = StudyConfig.load(fakes.write_study(home, latency={"runtime": "phone"}, budget={LATENCY: 3}))
+    assert config.latency and config.latency.runtime == "phone"
+    with pytest.raises(InputError, match=r"runtime phone: \d+ layers were not timed there .*nas latency plan SPACE"):
+        latency_of(toy(), open_source("phone", 1, lambda what, done, total: None))
+    with pytest.raises(InputError, match="runtime phone: threads is 2, but must be 1, as it was timed"):
+        open_source("phone", 2, lambda what, done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("{}", "phone", "is no table of latencies, or is damaged"),
+        ("{", "phone", "is not JSON"),
+        ("{}", "../phone", "--name is '../phone', but must be at most 40 small letters"),
+    ],
+)
+def test_a_table_that_is_none(home: Path, text: str, name: str, message: str) -> None:
+    (home / "table.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        import_table(home / "table.json", name)
+    assert not (home / "home").exists()
+
+
+def test_a_table_in_another_unit(home: Path) -> None:
+    (home / "table.json").write_text(json.dumps(Table({"reference": "0" * 12}, 1.0).to_dict()))
+    with pytest.raises(InputError, match=r"manifest\.reference is '000000000000', but must be \w{12}: plan again"):
+        import_table(home / "table.json", "phone")
+
+
+def test_a_plan_wants_a_folder_of_its_own(home: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    (home / "mine").mkdir()
+    (home / "mine/letter.txt").touch()
+    with pytest.raises(InputError, match="but must be a new folder, or one of an earlier plan"):
+        plan(toy(), home / "mine")

@@ -45,8 +45,14 @@ def test_the_rungs_snippet_goes_into_a_study() -> None:
     assert [rung.epochs for rung in proxy.ladder()] == [1, 3, 9] and proxy.keep < 1
 
 
+def test_the_latency_snippet_goes_into_a_study() -> None:
+    study, latency = yaml.safe_load(SNIPPETS[0]), yaml.safe_load(SNIPPETS[2])
+    found = StudyConfig.of(study | latency, "README")
+    assert found.latency and found.latency.runtime == "onnxruntime" and found.objectives[1] in found.budget
+
+
 def test_the_space_snippet_is_a_space() -> None:
-    space = Space.from_dict(yaml.safe_load(SNIPPETS[2]), "README")
+    space = Space.from_dict(yaml.safe_load(SNIPPETS[3]), "README")
     assert space.size > 1000
     assert set(space.shared) == {"width", "resolution", "groups", "defaults.activation"}
 

@@ -189,6 +189,12 @@ timed in turn, so that a busy machine changes little."""
     check = ways.add_parser("validate", help="predict and measure random members that had no part in the calibration")
     check.add_argument("--n", type=positive, default=40, metavar="N", help="members (default 40)")
     check.add_argument("--all", action="store_true", help="measure all layers of the space, not only theirs")
+    write = ways.add_parser("plan", help="write what must be timed on another device: ONNX files and a script")
+    write.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    take = ways.add_parser("import", help="keep the table that the script wrote as a runtime by name")
+    take.add_argument("table", metavar="TABLE", help="the script's table.json")
+    take.add_argument("--name", required=True, metavar="NAME", help="for latency.runtime of a study")
+    write.add_argument("space", metavar="SPACE", help="a search space (YAML)")
     for way in (check,):
         way.add_argument("space", metavar="SPACE", help="a search space (YAML)")
         _add_runtime(way)

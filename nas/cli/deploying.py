@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from nas.latency import Bench
+from pathlib import Path
 
 
 def export(options: argparse.Namespace) -> None:
@@ -34,24 +31,38 @@ def export(options: argparse.Namespace) -> None:
 
 
 def latency(options: argparse.Namespace) -> None:
-    from nas.latency import validate
+    {"validate": _validate, "plan": _plan, "import": _import}[options.way](options)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from nas.inputs import choices, refuse
+    from nas.latency import RUNTIMES, Bench, validate
     from nas.report.latency import validation_text
     from nas.space import Space
 
-    facts = validate(Space.load(options.space), _bench(options), options.n, options.all)
+    if options.runtime not in RUNTIMES:
+        raise refuse("--runtime", options.runtime, choices(RUNTIMES))
+    bench = Bench.kept(options.runtime, RUNTIMES[options.runtime], options.threads, _progress)
+    facts = validate(Space.load(options.space), bench, options.n, options.all)
     print(json.dumps(facts, indent=2) if options.json else validation_text(facts))
 
 
-def _bench(options: argparse.Namespace) -> Bench:
-    """What is measured on, with its progress on stderr where that is a terminal."""
-    from nas.inputs import choices, refuse
-    from nas.latency import RUNTIMES, Bench
-
-    if options.runtime not in RUNTIMES:
-        raise refuse("--runtime", options.runtime, choices(RUNTIMES))
-
-    def show(what: str, done: int, total: int) -> None:
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
         print(f"\r{what}: {done:,} of {total:,} \033[K", end="", file=sys.stderr, flush=True)
 
-    quiet = {} if sys.stderr.isatty() else {"on_progress": lambda what, done, total: None}
-    return Bench.kept(options.runtime, RUNTIMES[options.runtime], options.threads, **{"on_progress": show, **quiet})
+
+def _plan(options: argparse.Namespace) -> None:
+    from nas.latency import plan
+    from nas.space import Space
+
+    written = plan(Space.load(options.space), Path(options.out))
+    print(f"{written['files']:,} models, {written['bytes'] / 1e6:,.0f} MB, in {options.out}")
+    print("next, there, with numpy and onnxruntime: python time_models.py --threads 1 --out table.json")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from nas.latency import import_table
+
+    kept = import_table(Path(options.table), options.name)
+    print(f"{kept}\n\nnext: write `latency: {{runtime: {options.name}}}` into a study")

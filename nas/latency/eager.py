@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from nas.inputs import InputError
-from nas.latency.runtime import RunOnce, Runtime
+from nas.latency.measure import RunOnce
+from nas.latency.runtime import Runtime
 
 
 def _ready(module: nn.Module, shape: tuple[int, int, int], device: str) -> tuple[nn.Module, torch.Tensor]:

@@ -11,6 +11,8 @@ enough runs of each model count; where a machine is never so quiet, the quietest
 so. A ratio is the lower quartile of the runs that count, as what still disturbs them makes them only slower; its
 interval is the 95 % interval of a quartile from order statistics.
 
+This file goes to other devices as it is (see device): it needs numpy alone.
+
 Measured with about five processes on two cores, 16 networks in turn for 34 s: half of the runs repeated the other half
 to 1.3 % so, and to 2.9 % as medians of bursts, a tenth of them to 18 %.
 """
@@ -20,13 +22,13 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nas.latency.runtime import RunOnce
-
+RunOnce = Callable[[], object]
+"""One inference, from the image in memory to the logits."""
 IN_A_ROW = 4
 """Runs of a model in a round, each between two of the reference, behind one to warm up."""
 _QUIET, _UNIT, _WINDOW = 1.08, 0.02, 1_000

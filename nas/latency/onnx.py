@@ -8,7 +8,8 @@ from torch import nn
 
 from nas.export.graph import INPUT, make_model
 from nas.export.onnx import needed, open_session
-from nas.latency.runtime import RunOnce, Runtime
+from nas.latency.measure import RunOnce
+from nas.latency.runtime import Runtime
 
 
 def _open(module: nn.Module, shape: tuple[int, int, int], threads: int) -> RunOnce:

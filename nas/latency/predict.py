@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nas.architecture import Architecture, Layer
 from nas.inputs import InputError
-from nas.latency.table import Bench, Table, layer_name
+from nas.latency.table import Source, Table, layer_name
 from nas.space import Space
 
 LATENCY = "latency_ms"
@@ -130,7 +130,7 @@ def calibrate(table: Table, layers: Sequence[Layer], networks: Sequence[Architec
     )
 
 
-def latency_of(space: Space, bench: Bench, layers: Sequence[Layer] | None = None) -> Latency:
+def latency_of(space: Space, bench: Source, layers: Sequence[Layer] | None = None) -> Latency:
     """A calibrated prediction for all members of a space, or for those of some `layers`; measures what is missing.
 
     Raises InputError if the runtime can run none of them.

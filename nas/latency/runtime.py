@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-RunOnce = Callable[[], object]
-"""One inference, from the image in memory to the logits."""
+from nas.latency.measure import RunOnce
 
 
 @dataclass(frozen=True)

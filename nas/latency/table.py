@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import nn
@@ -19,9 +19,9 @@ from torch import nn
 from nas.architecture import Architecture, Layer
 from nas.files import cache_folder, write_json
 from nas.inputs import InputError
-from nas.latency.measure import Effort, Timing, Timings, measure
+from nas.latency.measure import Effort, RunOnce, Timing, Timings, measure
 from nas.latency.probe import REFERENCE, Shape, frame, framed, frames, whole
-from nas.latency.runtime import RunOnce, Runtime
+from nas.latency.runtime import Runtime
 from nas.machine import hardware, versions
 
 LAYERS, NETWORKS = Effort(least=12, most=150), Effort(least=40, most=300)
@@ -94,6 +94,21 @@ def layer_name(layer: Layer) -> str:
 
 def frame_name(channels: int, resolution: int) -> str:
     return f"{channels}x{resolution}"
+
+
+class Source(Protocol):
+    """Where a table is measured, or was."""
+
+    manifest: dict[str, Any]
+    table: Table
+
+    def layers(self, layers: Iterable[Layer]) -> Table:
+        """The table, with all these layers and their frames in it; those that cannot run are `refused` there."""
+        ...
+
+    def networks(self, architectures: Iterable[Architecture]) -> Table:
+        """The table, with all these whole networks in it."""
+        ...
 
 
 class Bench:

@@ -15,11 +15,11 @@ from nas.config import StudyConfig
 from nas.evaluation import DISK, ProxyTraining
 from nas.files import write_json
 from nas.inputs import InputError, refuse
-from nas.latency import Latency, latency_of
+from nas.latency import Latency, latency_of, open_source
 from nas.latency.table import Progress
 from nas.run import Run
 from nas.space import Space
-from nas.study.measuring import bench_of, measure_front
+from nas.study.measuring import measure_front
 from nas.study.record import Told
 from nas.study.study import Study
 from nas.training import pick_device
@@ -75,7 +75,8 @@ def _latency(run: Run, config: StudyConfig, space: Space, on_progress: Progress)
         return None
     if run.study_file.exists() and run.latency_file.exists():
         return run.latency
-    return latency_of(space, bench_of(config.latency, on_progress))
+    source = open_source(config.latency.runtime, config.latency.threads, on_progress)
+    return latency_of(space, source)
 
 
 def _first(path: str, space: Space) -> Architecture:
