@@ -91,7 +91,8 @@ class Device:
     """The table of an imported device. Nothing can be measured there from here."""
 
     def __init__(self, name: str, table: Table) -> None:
-        self.name, self.table, self.manifest = name, table, {**table.manifest, "runtime": name}
+        table.manifest = {**table.manifest, "runtime": name}
+        self.name, self.table, self.manifest = name, table, table.manifest
 
     @classmethod
     def load(cls, name: str, threads: int) -> Device:

@@ -88,6 +88,12 @@ def measure(
     return Timings([settle(runs, now, effort.least) for runs in found], stopwatch.reference, now)
 
 
+def rebased(timing: Timing, factor: float) -> Timing:
+    """The same in a unit that is so many times smaller: runs that were undisturbed by the old one may not have been."""
+    still = timing.quiet if factor <= _QUIET else 0
+    return Timing(timing.ratio * factor, timing.low * factor, timing.high * factor, still)
+
+
 def is_quiet(sample: Sample, unit: float) -> bool:
     return sample.beside <= _QUIET * unit and not sample.interrupted
 

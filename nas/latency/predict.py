@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from nas.inputs import InputError
 from nas.latency.table import Source, Table, layer_name
 from nas.space import Space
 
+logger = logging.getLogger("nas")
+_DISTURBED = 0.05
 LATENCY = "latency_ms"
 """The name of the cost."""
 CALIBRATION = 40
@@ -121,6 +124,7 @@ def calibrate(table: Table, layers: Sequence[Layer], networks: Sequence[Architec
     rows = np.array([sum(known[layer_name(layer)] for layer in each.layers) for each in networks])
     truth = np.array([table.network_ms(each)[0] for each in networks])
     scale = rows.mean(axis=0)
+    scale[scale == 0] = 1.0  # a column that is 0 for all networks explains nothing
     weights = nnls(rows / scale / truth[:, None], np.ones(len(truth)))[0] / scale
     fitted = dict(zip(("slope", "each", "per_param", "once"), map(float, weights), strict=True))
     off = float(np.abs(rows @ weights / truth - 1).mean())
@@ -145,4 +149,13 @@ def latency_of(space: Space, bench: Source, layers: Sequence[Layer] | None = Non
             f"space {space.name}: none of its members was found that {bench.manifest['runtime']} runs: {why}"
         )
     known = {layer_name(x): x for x in [*wanted, *(x for each in networks for x in each.layers)]}
-    return calibrate(bench.networks(networks), list(known.values()), networks)
+    table = bench.networks(networks)
+    disturbed = sum(table.layers[name].quiet == 0 for name in known if name in table.layers)
+    if disturbed > _DISTURBED * len(known):
+        logger.warning(
+            "%s: for %d of %d layers the machine was never quiet; latencies may be off: measure on a quiet machine",
+            bench.manifest["runtime"],
+            disturbed,
+            len(known),
+        )
+    return calibrate(table, list(known.values()), networks)

@@ -19,7 +19,7 @@ from torch import nn
 from nas.architecture import Architecture, Layer
 from nas.files import cache_folder, write_json
 from nas.inputs import InputError
-from nas.latency.measure import Effort, RunOnce, Timing, Timings, measure
+from nas.latency.measure import Effort, RunOnce, Timing, Timings, measure, rebased
 from nas.latency.probe import REFERENCE, Shape, frame, framed, frames, whole
 from nas.latency.runtime import Runtime
 from nas.machine import hardware, versions
@@ -61,6 +61,17 @@ class Table:
         """(median, low, high) of a whole network. Raises KeyError if it was not measured."""
         timing = self.networks[architecture.id]
         return timing.ratio * self.reference_ms, timing.low * self.reference_ms, timing.high * self.reference_ms
+
+    def take(self, found: Timings) -> list[Timing]:
+        """What was found, all in the table's unit, which becomes smaller if the reference was seen to be faster."""
+        unit = found.unit * 1e3
+        if not self.reference_ms or unit < self.reference_ms:
+            factor = self.reference_ms / unit
+            for part in (self.layers, self.frames, self.networks):
+                part |= {name: rebased(timing, factor) for name, timing in part.items()}
+            low, middle = (float(x) * 1e3 for x in np.quantile(found.reference, [0.01, 0.5]))
+            self.reference_ms, self.reference_interval_ms = unit, (low, middle)
+        return found.models
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,6 +139,8 @@ class Bench:
         self.file = file
         self.table = self._read() or Table(self.manifest)
         self._reference: RunOnce | None = None
+        self._tried: set[str] = set()
+        """Measured by this object: what was never undisturbed before is measured again, once."""
         self._one_thread = threads == 1 and runtime.on_caller
 
     @classmethod
@@ -157,20 +170,18 @@ class Bench:
     def again(self, architectures: Sequence[Architecture], effort: Effort = NETWORKS) -> list[Timing]:
         """These whole networks measured anew, whatever the table has; it keeps what it has."""
         models = [self.runtime.open(*whole(each), self.threads) for each in architectures]
-        return self._timed(models, effort).models
+        return self.table.take(self._timed(models, effort))
 
     def _measure(self, part: str, wanted: Mapping[str, Callable[[], tuple[nn.Module, Shape]]], effort: Effort) -> None:
         known: dict[str, Timing] = getattr(self.table, part)
-        new = [name for name in wanted if name not in known]
+        new = [name for name in wanted if name not in known or (known[name].quiet == 0 and name not in self._tried)]
+        self._tried.update(new)
         for start in range(0, len(new), _TOGETHER):
             names = new[start : start + _TOGETHER]
             models = {name: model for name in names if (model := self._opened(part, name, wanted[name]))}
             found = self._timed(list(models.values()), effort)
             self.on_progress(part, start + len(names), len(new))
-            if not self.table.reference_ms:
-                low, middle = (float(x) * 1e3 for x in np.quantile(found.reference, [0.01, 0.5]))
-                self.table.reference_ms, self.table.reference_interval_ms = found.unit * 1e3, (low, middle)
-            known |= dict(zip(models, found.models, strict=True))
+            known |= dict(zip(models, self.table.take(found), strict=True))
             self._write()
 
     def _layer(self, name: str, layer: Layer) -> tuple[nn.Module, Shape]:

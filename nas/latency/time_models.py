@@ -66,7 +66,7 @@ def is_done(job: dict[str, Any], table: dict[str, Any]) -> bool:
 def time_some(folder: Path, plan: dict[str, Any], jobs: list[dict[str, Any]], table: dict[str, Any]) -> None:
     """Times some models of one part and puts them into the table; a layer that the runtime refuses, with its reason."""
     import numpy as np
-    from measure import Effort, measure  # type: ignore[import-not-found]
+    from measure import Effort, Timing, measure, rebased  # type: ignore[import-not-found]
 
     threads = table["manifest"]["threads"]
     reference = ready(folder, next(job for job in plan["jobs"] if job["part"] == "reference"), threads)
@@ -81,14 +81,18 @@ def time_some(folder: Path, plan: dict[str, Any], jobs: list[dict[str, Any]], ta
     unit = table["reference_ms"] / 1e3 or float("inf")
     effort = Effort(*plan["effort"][jobs[0]["part"]])
     found = measure(list(models.values()), reference, effort, threads == 1, unit)
-    if not table["reference_ms"]:
+    if found.unit < unit:
+        for part in ("layers", "frames", "networks"):
+            table[part] = {
+                name: rebased(Timing(**old), unit / found.unit).__dict__ for name, old in table[part].items()
+            }
         low, middle = (float(x) * 1e3 for x in np.quantile(found.reference, [0.01, 0.5]))
         table["reference_ms"], table["reference_interval_ms"] = found.unit * 1e3, [low, middle]
     for job in jobs:
         if job["part"] == "layers":
             table["params"][job["name"]] = job["params"]
     for name, timing in zip(models, found.models, strict=True):
-        table[jobs[0]["part"]][name] = {x: getattr(timing, x) for x in ("ratio", "low", "high", "quiet")}
+        table[jobs[0]["part"]][name] = dict(timing.__dict__)
 
 
 def ready(folder: Path, job: dict[str, Any], threads: int) -> Any:

@@ -14,7 +14,7 @@ def measure_front(run: Run, on_progress: Progress) -> None:
 
     On another device nothing can be measured from here: then it writes nothing.
     """
-    assert run.config.latency is not None and run.latency is not None
+    assert run.config.latency is not None
     front, known = run.front(), run.measured()
     new = [Architecture.from_json(text) for text in front["architecture"]]
     new = [each for each in new if each.id not in known]
@@ -22,7 +22,8 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     if not new or not isinstance(source, Bench):
         return
     on_progress("members of the front", 0, len(new))
-    unit = run.latency.reference_ms
-    for member, timing in zip(new, source.again(new), strict=True):
+    timings = source.again(new)
+    unit = source.table.reference_ms
+    for member, timing in zip(new, timings, strict=True):
         known[member.id] = {"ms": timing.ratio * unit, "low_ms": timing.low * unit, "high_ms": timing.high * unit}
     write_json(run.measured_file, known)
