@@ -239,7 +239,7 @@ class Study:
             return self._train(candidate)
         limits = self.config.budget.items()
         over = [
-            f"{name} {shown(name, candidate.costs[name])} > {shown(name, most)}"
+            f"{name} {shown(name, candidate.costs[name])} > {shown(name, most)}".replace(",", "")
             for name, most in limits
             if candidate.costs[name] > most
         ]
