@@ -18,13 +18,14 @@ from nas.data import DATASETS, DataConfig
 from nas.evaluation import Rung
 from nas.executors import check_executor
 from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
+from nas.latency import LATENCY, check_runtime
 from nas.samplers import check_sampler
 from nas.space import Space
 from nas.storages import open_database
 from nas.training import PUBLISHED, Recipe
 from nas.weights import IMAGENET, WEIGHTS_RULE
 
-OBJECTIVES = ("accuracy", *COSTS)
+OBJECTIVES = ("accuracy", *COSTS, LATENCY)
 
 _Epochs = Annotated[int, Ge(1), Le(100_000)]
 _Share = Annotated[float, Gt(0), Le(1)]
@@ -135,6 +136,16 @@ class RetrainConfig(Config):
         return self.model_copy(update={"weights": str(base / self.weights)})
 
 
+class LatencyConfig(Config):
+    """Where networks will run: a name of RUNTIMES or of an imported device, and the threads of one inference.
+
+    With it `latency_ms` is a cost, and what the runtime cannot run is not trained.
+    """
+
+    runtime: str = "onnxruntime"
+    threads: Annotated[int, Ge(1), Le(256)] = 1
+
+
 class StudyConfig(Config):
     """A study file, checked. `trials` counts the candidates that are trained.
 
@@ -153,6 +164,7 @@ class StudyConfig(Config):
     executor: ExecutorConfig = ExecutorConfig()
     time_limit: Annotated[float, Ge(1), Le(1e6)] = 10.0
     retrain: RetrainConfig | None = None
+    latency: LatencyConfig | None = None
     enqueue: list[str] = []
     storage: str | None = None
     device: str | None = None
@@ -197,8 +209,12 @@ class StudyConfig(Config):
         if "accuracy" not in config.objectives or len(set(config.objectives)) < len(config.objectives):
             raise refuse(f"{where}: objectives", config.objectives, "accuracy and costs, each once")
         for name in config.budget:
-            if name not in COSTS:
-                raise refuse(f"{where}: budget: name", name, choices(COSTS))
+            if name not in OBJECTIVES[1:]:
+                raise refuse(f"{where}: budget: name", name, choices(OBJECTIVES[1:]))
+        if LATENCY in {*config.objectives, *config.budget} and config.latency is None:
+            raise InputError(f"{where}: {LATENCY} needs to know where: add latency: {{runtime: onnxruntime}}")
+        if config.latency is not None:
+            check_runtime(config.latency.runtime, f"{where}: latency.runtime")
         if config.data.source not in DATASETS:
             raise refuse(f"{where}: data.source", config.data.source, choices(DATASETS))
         check_sampler(config.sampler.name, config.sampler.options, f"{where}: sampler")
@@ -249,6 +265,7 @@ class StudyConfig(Config):
             "proxy.audit": self.proxy.audit,
             "proxy.seeds": self.proxy.seeds,
             **{f"proxy.recipe.{name}": value for name, value in recipe.items()},
+            "latency": self.latency and self.latency.model_dump(mode="json"),
         }
 
 

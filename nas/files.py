@@ -49,6 +49,11 @@ def sweep(folder: Path, seconds: float = _STALE_SECONDS) -> None:
             continue
 
 
+def data_folder() -> Path:
+    """$XDG_DATA_HOME/nas, else ~/.local/share/nas: what the user gave us to keep."""
+    return Path(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "nas").absolute()
+
+
 def cache_folder() -> Path:
     """$NAS_CACHE, else $XDG_CACHE_HOME/nas, else ~/.cache/nas. All in it can be deleted: it is made anew."""
     if named := os.environ.get("NAS_CACHE"):

@@ -21,6 +21,7 @@ from nas.config import StudyConfig
 from nas.evaluation import ERROR_FILE
 from nas.files import sweep, write_text
 from nas.inputs import InputError, read_yaml, refuse
+from nas.latency import Latency
 from nas.space import Space
 from nas.storages import open_database, open_journal
 from nas.tables import front_table, receipt, trials_table
@@ -81,6 +82,41 @@ class Run:
     @cached_property
     def config(self) -> StudyConfig:
         return StudyConfig.of(read_yaml(self.study_file), str(self.study_file))
+
+    @property
+    def latency_file(self) -> Path:
+        return self.folder / "latency.json"
+
+    @cached_property
+    def latency(self) -> Latency | None:
+        """What the search predicts latencies with, as it was when it began; None if it does not.
+
+        Raises InputError if the file is damaged.
+        """
+        if self.config.latency is None:
+            return None
+        file = self.latency_file
+        try:
+            return Latency.of_dict(json.loads(file.read_text(encoding="utf-8")), str(file))
+        except (OSError, ValueError):
+            raise InputError(f"{file}: cannot be read; begin the search in another folder with --run") from None
+
+    @property
+    def measured_file(self) -> Path:
+        return self.folder / "measured.json"
+
+    def measured(self) -> dict[str, dict[str, float]]:
+        """Whole networks of the front as they were measured, by id: ms, and the interval from low_ms to high_ms."""
+        if not self.measured_file.is_file():
+            return {}
+        try:
+            data = json.loads(self.measured_file.read_text(encoding="utf-8"))
+            return {
+                str(name): {key: float(value[key]) for key in ("ms", "low_ms", "high_ms")}
+                for name, value in data.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{self.measured_file}: is damaged; delete it and run nas search again") from None
 
     def space(self, in_channels: int | None = None, classes: int | None = None) -> Space:
         return Space.load(self.space_file, in_channels, classes)
@@ -148,7 +184,16 @@ class Run:
 
     def front(self) -> pd.DataFrame:
         """The non-dominated among the trained candidates, see `front_table`."""
-        return front_table(self.trials(), self.config.objectives)
+        return self.front_of(self.trials())
+
+    def front_of(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """The front of this run's trials; where latency is a cost, with `measured_ms` of whole networks beside it."""
+        front = front_table(trials, self.config.objectives)
+        if self.config.latency is None:
+            return front
+        measured = self.measured()
+        known = [measured.get(name, {}).get("ms") for name in front["id"]]
+        return front.assign(measured_ms=pd.Series(known, index=front.index, dtype="Float64"))
 
     def receipt(self, trials: pd.DataFrame, front: pd.DataFrame) -> dict[str, Any]:
         """What its rungs saved, given its tables, see `nas.tables.receipt`."""
@@ -164,7 +209,7 @@ class Run:
         if trained.empty:
             raise InputError(f"{self.folder}: has no trained candidate yet")
         if which in {"knee", "best"}:
-            front = front_table(trials, self.config.objectives)
+            front = self.front_of(trials)
             # Of the equally accurate, argmax takes the first: the cheapest.
             row = front.iloc[int(front["knee" if which == "knee" else "accuracy"].to_numpy().argmax())]
         else:

@@ -17,10 +17,11 @@ from nas.architecture import Architecture
 from nas.costs import COSTS, costs
 from nas.evaluation import Rung
 from nas.inputs import damaged
+from nas.latency import LATENCY
 
 
 def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
-    """One row per proposal, its columns those of `_KINDS`.
+    """One row per proposal, its columns those of `_KINDS`, `latency_ms` only where it is a cost.
 
     `outcome` is trained, cut, failed, over budget, impossible, repeated, confirmation, interrupted, running or waiting;
     `reason` says why it was not trained (on). `accuracy` is a fraction of the validation split, at the last rung: the
@@ -38,8 +39,11 @@ def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
     for trial in trials:
         with damaged(f"trial {trial.number} on record"):
             rows.append(_row(trial, again.get(trial.number, [])))
+    kinds = dict(_KINDS)
+    if not any(LATENCY in row for row in rows):
+        del kinds[LATENCY]
     with damaged("the record"):
-        return pd.DataFrame(rows, columns=list(_KINDS)).astype(_KINDS)
+        return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
 
 
 def save_csv(table: pd.DataFrame, path: Path) -> None:
@@ -73,6 +77,7 @@ _KINDS = {
     "audited_at": "Int64",
     "confirms": "Int64",
     **dict.fromkeys(COSTS, "Int64"),
+    LATENCY: "Float64",
     "reason": "str",
     "epochs": "int64",
     "seconds": "float64",
@@ -104,6 +109,7 @@ def _row(trial: FrozenTrial, again: list[float]) -> dict[str, Any]:
         "audited_at": attrs.get("audited_at"),
         "confirms": attrs["confirms"][0] if "confirms" in attrs else None,
         **{name: known.get(name) for name in COSTS},
+        **({LATENCY: known[LATENCY]} if LATENCY in known else {}),
         "reason": attrs.get("reason", ""),
         "epochs": last.get("epochs", 0),
         "seconds": float(sum(rung["seconds"] for rung in rungs)),

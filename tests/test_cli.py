@@ -219,10 +219,16 @@ STUDIES = [
     study("study.yaml: proxy.keep is 0", "greater than 0", proxy__keep=0),
     study("study.yaml: proxy.audit is 1.5", "less than or equal to 1", proxy__audit=1.5),
     study("study.yaml: proxy.confirm is -1", "greater than or equal to 0", proxy__confirm=-1),
-    study("study.yaml: proxy.recipe.colour is not known; the keys here are: like, batch_size,", proxy__recipe={"colour": 1}),
+    study(
+        "study.yaml: proxy.recipe.colour is not known; the keys here are: like, batch_size,",
+        proxy__recipe={"colour": 1},
+    ),
     study("study.yaml: proxy.recipe.epochs is not known; it stands beside", proxy__recipe={"epochs": 1}),
     study("study.yaml: proxy.recipe.optimiser is 'adam', but must be one of: ", proxy__recipe={"optimiser": "adam"}),
-    study("study.yaml: retrain is 3, but must be a mapping with the keys: average_flips, data, epochs, progressive, recipe, weights", retrain=3),
+    study(
+        "study.yaml: retrain is 3, but must be a mapping with the keys: average_flips, data, epochs, progressive, recipe, weights",
+        retrain=3,
+    ),
     study("study.yaml: retrain.recipe.lr is -1, but must be", retrain={"epochs": 1, "recipe": {"lr": -1}}),
     study(f"study.yaml: retrain.weights is ' ', but must be {WEIGHTS}", retrain={"epochs": 1, "weights": " "}),
     study(f"study.yaml: retrain.weights is 'a\\x00', but must be {WEIGHTS}", retrain={"epochs": 1, "weights": "a\0"}),

@@ -23,6 +23,10 @@ CLUSTER = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
 COMMANDS = re.findall(r"^    (nas [^\n]*)", README, re.MULTILINE)
 
 
+def snippet(start: str) -> str:
+    return next(text for text in SNIPPETS if text.startswith(start))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse_and_name_files_that_exist(command: str) -> None:
     words = shlex.split(command, comments=True)
@@ -42,24 +46,36 @@ def test_there_are_commands() -> None:
 
 
 def test_the_study_snippet_is_a_study() -> None:
-    study = StudyConfig.of(yaml.safe_load(SNIPPETS[0]), "README")
+    study = StudyConfig.of(yaml.safe_load(snippet("name: cifar10_small")), "README")
     assert (ROOT / "studies" / study.space).is_file()
 
 
 def test_the_rungs_snippet_goes_into_a_study() -> None:
-    study, rungs = yaml.safe_load(SNIPPETS[0]), yaml.safe_load(SNIPPETS[1])
+    study, rungs = yaml.safe_load(snippet("name: cifar10_small")), yaml.safe_load(snippet("proxy:"))
     proxy = StudyConfig.of(study | rungs, "README").proxy
     assert [rung.epochs for rung in proxy.ladder()] == [1, 3, 9] and proxy.keep < 1
 
 
 @pytest.mark.parametrize("snippet", [*(x for x in SNIPPETS if "executor:" in x), *CLUSTER])
 def test_what_a_study_says_of_executors_goes_into_one(snippet: str) -> None:
-    study = yaml.safe_load(SNIPPETS[0])
+    study = yaml.safe_load(snippet("name: cifar10_small"))
     assert StudyConfig.of(study | yaml.safe_load(snippet), "README").executor.name == "ray"
 
 
+def test_the_retrain_snippet_goes_into_a_study() -> None:
+    study, retrain = yaml.safe_load(snippet("name: cifar10_small")), yaml.safe_load(snippet("retrain:"))
+    found = StudyConfig.of(study | retrain, "README")
+    assert found.retrain and len(found.retrain.progressive) == 2 and found.retrain_recipe().mixup == 0.2
+
+
+def test_the_latency_snippet_goes_into_a_study() -> None:
+    study, latency = yaml.safe_load(snippet("name: cifar10_small")), yaml.safe_load(snippet("latency:"))
+    found = StudyConfig.of(study | latency, "README")
+    assert found.latency and found.latency.runtime == "onnxruntime" and found.objectives[1] in found.budget
+
+
 def test_the_space_snippet_is_a_space() -> None:
-    space = Space.from_dict(yaml.safe_load(SNIPPETS[4]), "README")
+    space = Space.from_dict(yaml.safe_load(snippet("resolution:")), "README")
     assert space.size > 1000
     assert set(space.shared) == {"width", "resolution", "groups", "defaults.activation"}
 

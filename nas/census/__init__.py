@@ -2,8 +2,8 @@
 
 from nas.census.choices import used_ranges
 from nas.census.counts import Counted, count, networks
-from nas.census.feasible import DRAWS, Feasible
+from nas.census.feasible import DRAWS, Feasible, shown
 from nas.census.graph import Graph
 from nas.census.ledger import TooManyLayers
 
-__all__ = ["DRAWS", "Counted", "Feasible", "Graph", "TooManyLayers", "count", "networks", "used_ranges"]
+__all__ = ["DRAWS", "Counted", "Feasible", "Graph", "TooManyLayers", "count", "networks", "shown", "used_ranges"]

@@ -5,6 +5,7 @@ Those within one limit, the main one, are numbered, so one is drawn by its numbe
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -17,6 +18,7 @@ from nas.census.maxima import MaxTable
 from nas.census.sums import SumTable
 from nas.costs import COSTS, costs
 from nas.inputs import InputError
+from nas.latency import LATENCY, Latency
 from nas.pareto import front
 from nas.space import Space
 
@@ -33,11 +35,19 @@ MOST_LABELS = 20_000
 class Feasible:
     """The members of `space` within `budget`. What is drawn follows from the generator alone.
 
+    A `latency` is a cost more; its limit is not counted, but rejects, and so do layers that the runtime cannot run.
     Raises InputError, with the nearest miss, if nothing can be within the budget.
     """
 
-    def __init__(self, space: Space, budget: Mapping[str, float], graph: Graph | None = None) -> None:
-        self.space, self.budget, self.graph = space, dict(budget), graph
+    def __init__(
+        self,
+        space: Space,
+        budget: Mapping[str, float],
+        graph: Graph | None = None,
+        latency: Latency | None = None,
+    ) -> None:
+        self.space, self.budget, self.graph, self.latency = space, dict(budget), graph, latency
+        self._counted = {name: limit for name, limit in budget.items() if name in COSTS}
         if budget and graph is None:
             try:
                 self.graph = Graph(space)
@@ -45,14 +55,14 @@ class Feasible:
                 self.graph = None
         self.table: MaxTable | SumTable | None = None
         self.main: str | None = None
-        if self.graph and budget:
-            for name, limit in budget.items():
+        if self.graph and self._counted:
+            for name, limit in self._counted.items():
                 _check_one(self.graph, name, limit)
             self.main = self._most_restrictive(self.graph)
             kind = MaxTable if COSTS[self.main].combine == "max" else SumTable
             self.table = kind(self.graph, self.main, self.budget[self.main])
             self._check_all()
-        elif budget:
+        elif budget or latency:
             self.draw(random.Random("whether there is any"))
 
     @property
@@ -69,16 +79,35 @@ class Feasible:
         """The member number `rank` of `total`; None if it is not within the budget."""
         if self.table is None or self.graph is None:
             member = self.space.members.member(rank)
-            return member if self.fits(costs(member, self.budget)) else None
+            return member if self.fits(costs(member, self._counted)) and self._fast(member) else None
         path = self.table.unrank(rank)
-        return self.graph.member(path) if self.fits(self.graph.costs(path)) else None
+        if not self.fits(self.graph.costs(path)):
+            return None
+        member = self.graph.member(path)
+        return member if self._fast(member) else None
 
-    def costs_of(self, architecture: Architecture, names: Iterable[str] = COSTS) -> dict[str, int]:
-        """`nas.costs.costs` of a member, looked up where the space was counted."""
-        return self.graph.costs_of(architecture) if self.graph else costs(architecture, names)
+    def costs_of(self, architecture: Architecture, names: Iterable[str] = COSTS) -> dict[str, float]:
+        """`nas.costs.costs` of a member, looked up where the space was counted, and its latency where one is known.
+
+        Raises InputError, naming the operator, if the runtime cannot run it.
+        """
+        wanted = [name for name in names if name in COSTS]
+        known: dict[str, float] = dict(self.graph.costs_of(architecture) if self.graph else costs(architecture, wanted))
+        return known if self.latency is None else {**known, LATENCY: self.latency.predict(architecture)}
 
     def fits(self, known: Mapping[str, float]) -> bool:
-        return all(known[name] <= limit for name, limit in self.budget.items())
+        """Whether the costs of COSTS are within their limits."""
+        return all(known[name] <= limit for name, limit in self._counted.items())
+
+    def problem(self, architecture: Architecture) -> str | None:
+        """Why a member cannot run where it shall, or None."""
+        return None if self.latency is None else self.latency.problem(architecture)
+
+    def _fast(self, member: Architecture) -> bool:
+        if self.latency is None:
+            return True
+        limit = self.budget.get(LATENCY, math.inf)
+        return self.latency.problem(member) is None and self.latency.predict(member) <= limit
 
     def tries(self, rng: random.Random) -> Iterator[Architecture | None]:
         """All members of the table in random order where they are at most DRAWS, else DRAWS draws; see `number`."""
@@ -94,11 +123,11 @@ class Feasible:
         raise self.nothing()
 
     def _most_restrictive(self, graph: Graph) -> str:
-        if len(self.budget) == 1:
-            return next(iter(self.budget))
+        if len(self._counted) == 1:
+            return next(iter(self._counted))
         rng = random.Random("which limit is the main one")
         drawn = [graph.costs_of(self.space.sample(rng)) for _ in range(_TRIAL_DRAWS)]
-        return min(self.budget, key=lambda name: sum(known[name] <= self.budget[name] for known in drawn))
+        return min(self._counted, key=lambda name: sum(known[name] <= self._counted[name] for known in drawn))
 
     def _check_all(self) -> None:
         """Each limit alone leaves something; raises InputError if it can be told that all together leave nothing."""
@@ -108,13 +137,13 @@ class Feasible:
                 raise self.nothing()
         elif len(self.budget) > 1 and not any(self.number(rng.randrange(self.total)) for _ in range(_FEW)):
             assert self.graph
-            if can_fit(self.graph, self.budget) is False:
+            if can_fit(self.graph, self._counted) is False:
                 raise self.nothing(proven=True)
             self.draw(rng)
 
     def nothing(self, proven: bool = False) -> InputError:
         """What is said of a budget within which no member was found, or (`proven`) can be."""
-        limits = " and ".join(f"{name} {limit:,.0f}" for name, limit in self.budget.items())
+        limits = " and ".join(f"{name} {shown(name, limit)}" for name, limit in self.budget.items())
         tried = f"{min(self.total, DRAWS):,} members"
         how = "proven" if proven else f"all {tried} tried" if self.total <= DRAWS else f"{tried} tried in vain"
         leave = "leaves" if len(self.budget) == 1 else "together leave"
@@ -123,9 +152,14 @@ class Feasible:
             return InputError(f"{place} ({how})")
         path = self.graph.extreme(self.main, np.min)
         known = self.graph.costs(path)
-        has = ", ".join(f"{name} {known[name]:,}" for name in self.budget)
+        has = ", ".join(f"{name} {known[name]:,}" for name in self._counted)
         cheapest = f"its cheapest in {self.main} has {has} (id {self.graph.member(path).id})"
         return InputError(f"{place}, though each alone leaves some ({how}): {cheapest}")
+
+
+def shown(name: str, value: float) -> str:
+    """A cost or a limit for a reader: costs of COSTS are whole numbers."""
+    return f"{value:,.0f}" if name in COSTS else f"{value:.4g}"
 
 
 def _check_one(graph: Graph, name: str, limit: float) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
-import os
 import sys
-from collections.abc import Callable
 from typing import Any, NoReturn
+
+from nas.cli.values import hours, natural, path, positive, tau, weights
 
 
 def complain(text: str) -> None:
@@ -56,7 +55,17 @@ def make_parser() -> argparse.ArgumentParser:
         "nas COMMAND --help says more.",
     )
     commands = root.add_subparsers(title="commands", dest="COMMAND", required=True)
-    for add in (_add_space, _add_search, _add_front, _add_compare, _add_retrain, _add_bench, _add_trust):
+    for add in (
+        _add_space,
+        _add_search,
+        _add_front,
+        _add_compare,
+        _add_retrain,
+        _add_bench,
+        _add_trust,
+        _add_export,
+        _add_latency,
+    ):
         add(commands)
     return root
 
@@ -77,8 +86,8 @@ are kept for the next time: the first look at a large space takes longer."""
     parser.add_argument("space", metavar="SPACE", help="a search space (YAML)")
     rule = "an upper bound: params, macs, flops (two per MAC) or a memory in bytes; 0.363M, 30k; may be repeated"
     parser.add_argument("--budget", action="append", default=[], metavar="COST=LIMIT", help=rule)
-    parser.add_argument("--samples", type=_positive, default=1000, metavar="N", help="members to draw (default 1000)")
-    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the draw (default 0)")
+    parser.add_argument("--samples", type=positive, default=1000, metavar="N", help="members to draw (default 1000)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of the draw (default 0)")
     _add_json(parser)
 
 
@@ -92,9 +101,9 @@ where it was."""
     parser = _add(commands, "search", summary, text, example)
     parser.add_argument("study", metavar="STUDY", help="a study (YAML)")
     parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME)")
-    parser.add_argument("--trials", type=_positive, metavar="N", help="candidates to train in all")
+    parser.add_argument("--trials", type=positive, metavar="N", help="candidates to train in all")
     rule = "begin no new candidate after so many hours; then the front is measured again"
-    parser.add_argument("--hours", type=_hours, default=math.inf, metavar="H", help=rule)
+    parser.add_argument("--hours", type=hours, default=math.inf, metavar="H", help=rule)
     _add_changes(parser)
     _add_json(parser)
 
@@ -140,14 +149,61 @@ classifier."""
     parser = _add(commands, "retrain", summary, text, "nas retrain runs/quickstart --pick best --epochs 20")
     _add_run(parser)
     parser.add_argument("--pick", default="knee", metavar="WHICH", help="knee (default), best (accuracy) or an id")
-    parser.add_argument("--epochs", type=_positive, metavar="N", help="instead of the study's retrain.epochs")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="instead of the study's retrain.epochs")
     rule = "of weights, order and augmentation (default 0)"
-    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help=rule)
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help=rule)
     rule = "to start from: imagenet, a .pth or .safetensors file, or a retrain folder (default: the study's)"
-    parser.add_argument("--weights", type=_weights, metavar="FROM", help=rule)
+    parser.add_argument("--weights", type=weights, metavar="FROM", help=rule)
     parser.add_argument("--device", metavar="NAME", help="cuda, mps or cpu (default: that of the search)")
     _add_data_root(parser)
     _add_json(parser)
+
+
+def _add_export(commands: Any) -> None:
+    summary = "write a retrained network as a file for another runtime"
+    text = """\
+The file counts once the runtime has read it and predicted what PyTorch does on a
+thousand images of the validation split. It takes any batch, and says itself how
+images are normalised and what the classes are called."""
+    parser = _add(commands, "export", summary, text, "nas export runs/quickstart --pick best --format onnx")
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or of one of its retrainings")
+    rule = "of a run: knee (default), best (accuracy) or an id, that was retrained"
+    parser.add_argument("--pick", default="knee", metavar="WHICH", help=rule)
+    parser.add_argument("--format", default="onnx", metavar="NAME", help="onnx (default)")
+    parser.add_argument("--out", metavar="FILE", help="instead of export/ID.onnx in the folder of the retraining")
+    rule = "quantise it, too, and say what that costs in accuracy and saves in time"
+    parser.add_argument("--int8", action="store_true", help=rule)
+    _add_data_root(parser)
+    _add_json(parser)
+
+
+def _add_latency(commands: Any) -> None:
+    summary = "milliseconds on a runtime: how well they are predicted, on this machine"
+    text = """\
+A network's latency is predicted from those of its layers, each measured once in
+its place between two others (kept in the cache, by runtime and machine), and
+calibrated on whole networks. All times are ratios to a reference network that is
+timed in turn, so that a busy machine changes little."""
+    parser = _add(commands, "latency", summary, text, "nas latency validate search_spaces/mobile_cifar.yaml --n 40")
+    ways = parser.add_subparsers(title="ways", dest="way", required=True)
+    check = ways.add_parser("validate", help="predict and measure random members that had no part in the calibration")
+    check.add_argument("--n", type=positive, default=40, metavar="N", help="members (default 40)")
+    check.add_argument("--all", action="store_true", help="measure all layers of the space, not only theirs")
+    write = ways.add_parser("plan", help="write what must be timed on another device: ONNX files and a script")
+    write.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    take = ways.add_parser("import", help="keep the table that the script wrote as a runtime by name")
+    take.add_argument("table", metavar="TABLE", help="the script's table.json")
+    take.add_argument("--name", required=True, metavar="NAME", help="for latency.runtime of a study")
+    write.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+    for way in (check,):
+        way.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+        _add_runtime(way)
+        _add_json(way)
+
+
+def _add_runtime(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default), eager or cuda")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of one inference (default 1)")
 
 
 def _add_bench(commands: Any) -> None:
@@ -165,9 +221,9 @@ the first seed and counts with the mean; seeing it again is free."""
     parser.add_argument("--cost", metavar="NAME", help="the other objective (default: the table's first)")
     rule = "an upper bound of a cost in the table; may be repeated"
     parser.add_argument("--budget", action="append", default=[], metavar="COST=LIMIT", help=rule)
-    parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="of each sampler (default 5)")
-    parser.add_argument("--evaluations", type=_positive, default=100, metavar="N", help="of each seed (default 100)")
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes (default 1)")
+    parser.add_argument("--seeds", type=positive, default=5, metavar="N", help="of each sampler (default 5)")
+    parser.add_argument("--evaluations", type=positive, default=100, metavar="N", help="of each seed (default 100)")
+    parser.add_argument("--workers", type=positive, default=1, metavar="N", help="processes (default 1)")
     parser.add_argument("--plot", metavar="FILE", help="write hypervolume against evaluations there (.png, .svg, .pdf)")
     _add_json(parser)
 
@@ -185,18 +241,18 @@ time: the same command goes on where it was."""
     parser.add_argument("study", metavar="STUDY", help="a study (YAML)")
     parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME-trust)")
     rule = "to train, spread evenly over the main cost (default 16)"
-    parser.add_argument("--candidates", type=_positive, default=16, metavar="N", help=rule)
+    parser.add_argument("--candidates", type=positive, default=16, metavar="N", help=rule)
     rule = "of the long training (default: those of the study's retrain section)"
-    parser.add_argument("--epochs", type=_positive, metavar="N", help=rule)
+    parser.add_argument("--epochs", type=positive, metavar="N", help=rule)
     rule = "a rung is trusted if its interval lies above it (default 0.5)"
-    parser.add_argument("--tau", type=_tau, default=0.5, metavar="TAU", help=rule)
+    parser.add_argument("--tau", type=tau, default=0.5, metavar="TAU", help=rule)
     _add_changes(parser)
     _add_json(parser)
 
 
 def _add_changes(parser: argparse.ArgumentParser) -> None:
     """What may be other than in the study file."""
-    parser.add_argument("--workers", type=_positive, metavar="N", help="candidates trained at a time, in processes")
+    parser.add_argument("--workers", type=positive, metavar="N", help="candidates trained at a time, in processes")
     _add_data_root(parser)
     rule = "another value than the study's, by its key path (sampler.seed=1); may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=rule)
@@ -208,48 +264,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data-root", type=_path, metavar="DIR", help="where the images are, instead of the study's data.root"
+        "--data-root", type=path, metavar="DIR", help="where the images are, instead of the study's data.root"
     )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _tau(text: str) -> float:
-    return _number(text, "a number from -1 to less than 1", lambda value: -1 <= value < 1)
-
-
-def _hours(text: str) -> float:
-    return _number(text, "a number of hours above 0", lambda value: 0 < value < math.inf)
-
-
-def _number(text: str, rule: str, is_legal: Callable[[float], bool]) -> float:
-    with contextlib.suppress(ValueError):
-        if is_legal(value := float(text)):
-            return value
-    raise argparse.ArgumentTypeError(f"is {text!r}, but must be {rule}")
-
-
-def _whole(text: str, least: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= least):
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number from {least} to 999999999")
-    return int(text)
-
-
-def _weights(text: str) -> str:
-    return _path(text, "imagenet, a file or a folder")
-
-
-def _path(text: str, rule: str = "the path of a folder") -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be {rule}")
-    return os.path.expanduser(text)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cli.arguments import complain
+from nas.cli.deploying import export, latency
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,9 @@ def _search(options: argparse.Namespace) -> None:
     _check_run(options.run)
     overrides = _overrides(options, {"trials": options.trials})
     with SearchWatch() as watch:
-        run, exhausted = search(options.study, options.run, overrides, watch.start, watch.told, options.hours)
+        run, exhausted = search(
+            options.study, options.run, overrides, watch.start, watch.told, options.hours, watch.progress
+        )
     if exhausted:
         complain(exhausted)
     trials, front = save_tables(run)
@@ -93,13 +96,12 @@ def _front(options: argparse.Namespace) -> None:
     from nas.report.plot import plot_front
     from nas.report.tables import front_csv, front_records
     from nas.run import Run
-    from nas.tables import front_table
 
     run = Run.open(options.run)
     _check_file("--csv", options.csv)
     _check_file("--plot", options.plot)
     trials = run.trials()
-    front = front_table(trials, run.config.objectives)
+    front = run.front_of(trials)
     facts = None if options.pick is None else _picked(run, options.pick, front)
     if options.csv:
         _write("--csv", options.csv, lambda path: front_csv(front, path))
@@ -289,4 +291,6 @@ COMMANDS = {
     "retrain": _retrain,
     "bench": _bench,
     "trust": _trust,
+    "export": export,
+    "latency": latency,
 }

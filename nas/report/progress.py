@@ -46,6 +46,11 @@ class _Watch:
         fitting = [text for text in accumulate(notes, lambda text, note: text + SEPARATOR + note) if len(text) <= room]
         self.bar.update(self.task, completed=done, total=total, note=fitting[-1] if fitting else "")
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Of measuring latencies."""
+        if self.live and done < total:
+            self.console.print(f"measuring {what}: {done:,} of {total:,}", end="\r", soft_wrap=True)
+
     def line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 

@@ -25,7 +25,7 @@ def save_tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises RuntimeError, and writes no front, if ptflops counts a member's parameters or MACs otherwise.
     """
     trials = run.trials()
-    front = front_table(trials, run.config.objectives)
+    front = run.front_of(trials)
     write_whole(run.folder / "trials.parquet", lambda path: trials.to_parquet(path, index=False))
     for data in front["architecture"]:
         architecture = Architecture.from_json(data)

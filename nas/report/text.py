@@ -52,16 +52,23 @@ def receipt_text(receipt: Mapping[str, Any]) -> str:
 def front_view(front: pd.DataFrame, objectives: list[str]) -> tuple[pd.DataFrame, str]:
     """What is shown of a front, every cell a text; and what all its networks share, which `stages` leaves out."""
     names = list(dict.fromkeys(["accuracy", "params", "macs", *objectives]))
-    view = front[["id", *names]].copy()
+    view = front[["id", *names, *(["measured_ms"] if "measured_ms" in front else [])]].copy()
     view.insert(0, "", ["knee" if knee else "" for knee in front["knee"]])
     if (front["measurements"] > 1).any():
         deviations = [f"{value:.4f}" if value == value else "" for value in front["accuracy_std"]]  # NaN of one alone
         view.insert(3, "std", deviations)
         view.insert(4, "n", [str(count) for count in front["measurements"]])
+    names += ["measured_ms"] if "measured_ms" in front else []
     for name in names:
-        view[name] = [f"{value:,.0f}" if name in COSTS else f"{value:.4f}" for value in front[name]]
+        view[name] = [_cell(name, value) for value in front[name]]
     shared, view["stages"] = short_stages([Architecture.from_json(text) for text in front["architecture"]])
     return view, shared
+
+
+def _cell(name: str, value: Any) -> str:
+    if value != value or value is None or str(value) == "<NA>":
+        return "not yet"
+    return f"{value:,.0f}" if name in COSTS else f"{value:.4f}"
 
 
 def short_stages(architectures: Sequence[Architecture]) -> tuple[str, list[str]]:

@@ -22,7 +22,7 @@ class Told:
     id: str
     outcome: str
     accuracy: float | None
-    costs: dict[str, int]
+    costs: dict[str, float]
     seconds: float
     reason: str
     confirms: int | None = None
@@ -38,7 +38,7 @@ class Candidate:
 
     number: int
     architecture: Architecture
-    costs: dict[str, int]
+    costs: dict[str, float]
     rungs: list[dict[str, Any]]
     confirms: tuple[int, int] | None = None
     sent_on: int = 0

@@ -13,9 +13,13 @@ from nas.blocks import BLOCKS
 from nas.census import Feasible
 from nas.config import StudyConfig
 from nas.evaluation import DISK, ProxyTraining
+from nas.files import write_json
 from nas.inputs import InputError, refuse
+from nas.latency import Latency, latency_of, open_source
+from nas.latency.table import Progress
 from nas.run import Run
 from nas.space import Space
+from nas.study.measuring import measure_front
 from nas.study.record import Told
 from nas.study.study import Study
 from nas.training import pick_device
@@ -28,9 +32,12 @@ def search(
     on_start: Callable[[Study], None] = lambda study: None,
     on_told: Callable[[Told], None] = lambda told: None,
     hours: float = math.inf,
+    on_progress: Progress = lambda what, done, total: None,
 ) -> tuple[Run, str | None]:
     """Runs a study file, or goes on with it. Returns its run, and why it stopped before `trials`, if it did.
 
+    Where latency is a cost, the layers of the space are measured first (once for a machine), and the members of the
+    front as whole networks in the end; `on_progress` hears of it.
     `folder` is runs/NAME by default; no new candidate is begun after so many `hours`. Nothing is written before
     everything that the user gave has been checked.
     Raises InputError for what the user can mend; what was trained until then is on record.
@@ -42,20 +49,36 @@ def search(
     splits = evaluator.splits
     space = config.load_space(splits.shape[0], len(splits.classes))
     _check_rungs(config, space, str(study_file))
-    feasible = Feasible(space, config.budget)
-    first = [_first(path, space) for path in config.enqueue]
     run = Run(Path(folder) if folder else Path("runs") / config.name)
+    latency = _latency(run, config, space, on_progress)
+    feasible = Feasible(space, config.budget, latency=latency)
+    first = [_first(path, space) for path in config.enqueue]
     try:
         with run.lock():
             run = Run.create(run.folder, config)
+            if latency is not None and not run.latency_file.exists():
+                write_json(run.latency_file, latency.to_dict())
             study = Study(run, space, evaluator, on_told, feasible)
             on_start(study)
-            return run, study.search(first, hours)
+            exhausted = study.search(first, hours)
+            if latency is not None:
+                measure_front(run, on_progress)
+            return run, exhausted
     except (OSError, StorageInternalError) as error:
         if isinstance(error, OSError) and error.errno not in DISK:
             raise
         reason = str(error).partition("\n")[0]
         raise InputError(f"{run.folder}: cannot go on: {reason}; nothing is lost, run it again then") from error
+
+
+def _latency(run: Run, config: StudyConfig, space: Space, on_progress: Progress) -> Latency | None:
+    """What a run predicts latencies with: what it began with, or what is measured now."""
+    if config.latency is None:
+        return None
+    if run.study_file.exists() and run.latency_file.exists():
+        return run.latency
+    source = open_source(config.latency.runtime, config.latency.threads, on_progress)
+    return latency_of(space, source)
 
 
 def _first(path: str, space: Space) -> Architecture:

@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.architecture import Architecture
-from nas.census import Feasible
+from nas.census import Feasible, shown
 from nas.evaluation import Evaluator, Job, Measurement
 from nas.executors import EXECUTORS, Executor
 from nas.inputs import InputError, damaged, read_yaml
@@ -57,7 +57,7 @@ class Study:
         """
         self.run, self.space, self.evaluator, self.on_told = run, space, evaluator, on_told
         self.config = run.config
-        self.feasible = feasible or Feasible(space, self.config.budget)
+        self.feasible = feasible or Feasible(space, self.config.budget, latency=run.latency)
         self.uniform = uniform_proposals(self.config.sampler.name, self.config.sampler.options)
         # Made once: samplers keep what they have worked out of the same objects.
         limits = self.config.budget, self.config.objectives
@@ -259,7 +259,7 @@ class Study:
         self.queued = max(0, self.queued - 1)
         confirms = confirmed_by(trial)
         self.asked += confirms is None
-        if reason := self.space.problem(architecture):
+        if reason := self.space.problem(architecture) or self.feasible.problem(architecture):
             trial.set_constraint("possible", 1.0)
             self._tell(Told(trial.number, "", "impossible", None, {}, 0.0, reason))
             return None
@@ -277,7 +277,11 @@ class Study:
         if candidate.confirms is not None:
             return self._train(candidate)
         limits = self.config.budget.items()
-        over = [f"{name} {candidate.costs[name]} > {most:.0f}" for name, most in limits if candidate.costs[name] > most]
+        over = [
+            f"{name} {shown(name, candidate.costs[name])} > {shown(name, most)}".replace(",", "")
+            for name, most in limits
+            if candidate.costs[name] > most
+        ]
         if over:
             self._tell(candidate.told("over budget", reason=", ".join(over)))
         elif twin := self.record.get(candidate.architecture.id):

@@ -11,9 +11,10 @@ from typing import Any
 from nas.architecture import Architecture
 from nas.census import Feasible
 from nas.config import StudyConfig
-from nas.costs import costs
+from nas.costs import COSTS, costs
 from nas.evaluation import ProxyTraining, Rung, turns
 from nas.inputs import InputError, read_yaml, refuse
+from nas.latency import latency_of, open_source
 from nas.run import locked
 from nas.training import Recipe, pick_device
 from nas.trust.candidates import spread
@@ -53,7 +54,12 @@ def trust(
     config = StudyConfig.load(study_file, overrides)
     trainings = _trainings(config, _long_recipe(config, epochs))
     splits = trainings["short"].evaluator.splits
-    feasible = Feasible(config.load_space(splits.shape[0], len(splits.classes)), config.budget)
+    space = config.load_space(splits.shape[0], len(splits.classes))
+    latency = None
+    if config.latency is not None:
+        source = open_source(config.latency.runtime, config.latency.threads, lambda what, done, total: None)
+        latency = latency_of(space, source)
+    feasible = Feasible(space, config.budget, latency=latency)
     cost = _main_cost(config, feasible)
     members = spread(feasible, cost, candidates, config.sampler.seed)
     folder = Path(folder) if folder else Path("runs") / f"{config.name}-trust"
@@ -121,7 +127,7 @@ def _settings(config: StudyConfig, trainings: dict[str, Training]) -> dict[str, 
 
 def _main_cost(config: StudyConfig, feasible: Feasible) -> str:
     """The limit that leaves least; without one the first objective that is a cost, or params."""
-    costs_named = (name for name in (*config.budget, *config.objectives) if name != "accuracy")
+    costs_named = (name for name in (*config.budget, *config.objectives) if name in COSTS)
     return feasible.main or next(costs_named, "params")
 
 

@@ -1,0 +1,177 @@
+"""A retrained network as the file that a runtime reads, proven on images before it counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas.augment import Batches, Normalisation
+from nas.data import DataConfig, Splits
+from nas.data import load as load_data
+from nas.data.splits import Images, stratified
+from nas.export import EXPORTERS, Card, Format, write_proven
+from nas.export.format import Floats
+from nas.export.proof import accuracy
+from nas.files import write_json, write_whole
+from nas.inputs import InputError, choices, refuse
+from nas.latency.measure import Effort, measure
+from nas.machine import versions
+from nas.network import Network
+from nas.retrain import load
+from nas.run import Run
+
+EFFORT = Effort(least=40, most=300)
+CALIBRATION = 512
+"""Training images that say how large activations get."""
+IMAGES = 1_000
+"""Of the validation split, that a file is compared with PyTorch on; all of them where there are fewer."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file, and what is known of it (beside it, as FILE.json)."""
+
+    file: Path
+    facts: dict[str, Any]
+
+
+def export(
+    place: Path | str,
+    pick: str = "knee",
+    form: str = "onnx",
+    *,
+    out: Path | str | None = None,
+    data_root: str | None = None,
+    int8: bool = False,
+) -> Exported:
+    """Writes a retrained network in a format of EXPORTERS, by default to export/ID.onnx in its folder.
+
+    `place` is a folder that `nas retrain` made, or a run, of which `pick` (knee, best or an id) names the candidate.
+    Only a file that the runtime reads, and that predicts what PyTorch does on IMAGES images of the validation split, is
+    written. `int8` writes the same in 8-bit whole numbers beside it (-int8), calibrated on CALIBRATION training images,
+    and says what either is worth: accuracy on the whole validation split, and how long an image takes here on one
+    thread.
+    Raises InputError if not, if the candidate was not retrained, or was several times, or the runtime or the
+    images are missing.
+    """
+    if form not in EXPORTERS:
+        raise refuse("--format", form, choices(EXPORTERS))
+    format_ = EXPORTERS[form]
+    format_.check()
+    trained = Trained.find(place, pick, data_root)
+    file = Path(out) if out is not None else trained.folder / "export" / f"{trained.card.id}{format_.suffix}"
+    if file.suffix != format_.suffix or file.is_dir():
+        raise refuse("--out", str(file), f"a file that ends in {format_.suffix}")
+    splits = trained.splits()
+    network, images = trained.network(), trained.images(splits.validation, IMAGES)[0]
+    proof = write_proven(format_, network, trained.card, images, file)
+    facts = {**trained.facts(form), **asdict(proof), "bytes": file.stat().st_size, "versions": made_with(format_)}
+    if int8:
+        facts["int8"] = _quantised(trained, splits, format_, file)
+    write_json(file.with_name(f"{file.name}.json"), facts)
+    return Exported(file, facts)
+
+
+def _quantised(trained: Trained, splits: Splits, form: Format, file: Path) -> dict[str, Any]:
+    """Writes the int8 file beside `file`, and measures both."""
+    if form.quantise is None:
+        raise InputError(f"--int8 is not to be had in the format of {file.suffix}")
+    small = file.with_name(f"{file.stem}-int8{form.suffix}")
+    calibration, _ = trained.images(splits.train, CALIBRATION)
+    quantise = form.quantise
+    write_whole(small, lambda temporary: quantise(file, calibration, temporary))
+    images, labels = trained.images(splits.validation, len(splits.validation))
+    whole, eighth = (form.load(each) for each in (file, small))
+    image = images[:1]
+    runs = [lambda: whole(image), lambda: eighth(image)]
+    timings = measure(runs, runs[0], EFFORT, one_thread=False)
+    ms = [each.ratio * timings.unit * 1e3 for each in timings.models]
+    return {
+        "file": small.name,
+        "bytes": small.stat().st_size,
+        "images": len(images),
+        "accuracy": accuracy(whole, images, labels),
+        "accuracy_int8": accuracy(eighth, images, labels),
+        "latency_ms": ms[0],
+        "latency_int8_ms": ms[1],
+        "latency_ratio": ms[1] / ms[0],
+        "quiet": min(each.quiet for each in timings.models),
+    }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A folder that `nas retrain` finished, and where its images are."""
+
+    folder: Path
+    card: Card
+    data: DataConfig
+
+    @classmethod
+    def find(cls, place: Path | str, pick: str, data_root: str | None) -> Trained:
+        """See `export`."""
+        folder = _retrained(Path(place), pick)
+        file = folder / "result.json"
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+            channels, side = len(result["mean"]), result["resolution"]
+            moments = tuple(result["mean"]), tuple(result["std"])
+            card = Card(result["id"], channels, side, *moments, tuple(result["classes"]))
+            data = {key: value for key, value in result["data"].items() if key != "trained_on"}
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{file}: is damaged; delete it and retrain again") from None
+        root = data_root or _root(folder)
+        return cls(folder, card, DataConfig(**data, root=root))
+
+    def network(self) -> Network:
+        return load(self.folder)
+
+    def splits(self) -> Splits:
+        return load_data(self.data)
+
+    def images(self, images: Images, count: int) -> tuple[Floats, NDArray[np.int64]]:
+        """(n, channels, resolution, resolution) normalised, of at most `count` images, every class in proportion; and
+        their labels."""
+        if count < len(images):
+            images = images.take(stratified(images.labels, count, seed=0))
+        normalisation = Normalisation(self.card.mean, self.card.std)
+        batches = Batches(images.pixels, images.labels, normalisation, self.card.resolution, torch.device("cpu"))
+        found, _ = batches.plain(0, len(batches))
+        return np.ascontiguousarray(found.numpy()), images.labels
+
+    def facts(self, form: str) -> dict[str, Any]:
+        return {"id": self.card.id, "format": form, "retrained": str(self.folder), "input": self.card.texts()["input"]}
+
+
+def made_with(form: Format) -> dict[str, str]:
+    return {**versions(), **{name: version(name) for name in form.packages}}
+
+
+def _retrained(place: Path, pick: str) -> Path:
+    if (place / "result.json").is_file() and (place / "architecture.yaml").is_file():
+        return place
+    run = Run.open(place)
+    architecture, _ = run.pick(pick)
+    found = sorted(file.parent for file in (run.folder / "retrain").glob(f"{architecture.id}-*/result.json"))
+    if not found:
+        todo = f"nas retrain {place} --pick {architecture.id}"
+        raise InputError(f"{place}: candidate {architecture.id} was not retrained yet; first: {todo}")
+    if len(found) > 1:
+        raise InputError(
+            f"{place}: candidate {architecture.id} was retrained {len(found)} times; name one folder instead of the "
+            f"run: {', '.join(map(str, found))}"
+        )
+    return found[0]
+
+
+def _root(folder: Path) -> str | None:
+    """Where the images of the run are that a retrained folder lies in, if it lies in one."""
+    run = folder.absolute().parent.parent
+    return Run.open(run).config.data.root if (run / "study.yaml").is_file() else None

@@ -1,0 +1,9 @@
+"""Networks as files that other runtimes read. A new format: one file here, one line in EXPORTERS."""
+
+from nas.export.format import Card, Format
+from nas.export.onnx import ONNX
+from nas.export.proof import Proof, write_proven
+
+__all__ = ["EXPORTERS", "Card", "Format", "Proof", "write_proven"]
+
+EXPORTERS: dict[str, Format] = {"onnx": ONNX}

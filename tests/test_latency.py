@@ -1,0 +1,459 @@
+"""Latency: ratios that a busy machine leaves alone, layers in their frame, predictions, latency as a cost."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import pytest
+from torch import nn
+
+from nas.architecture import Layer, Stage
+from nas.census import Feasible
+from nas.config import StudyConfig
+from nas.inputs import InputError, parse_yaml
+from nas.latency import (
+    LATENCY,
+    RUNTIMES,
+    Bench,
+    Latency,
+    Runtime,
+    import_table,
+    latency_of,
+    open_source,
+    plan,
+    validate,
+)
+from nas.latency import measure as measuring
+from nas.latency.measure import Effort, Sample, Timing, Timings, measure, quartile_ranks, settle
+from nas.latency.predict import distinct_layers, members
+from nas.latency.probe import REFERENCE, framed, whole
+from nas.latency.table import Table, layer_name
+from nas.run import Run
+from nas.space import Space
+from nas.study.measuring import measure_front
+
+# Measuring
+
+
+class Machine:
+    """Runs take what they are, times what the machine is like: quiet, half as fast for some runs, or interrupted."""
+
+    def __init__(self, quiet: float) -> None:
+        self.rng, self.share = random.Random(0), quiet
+        self.is_quiet, self.wall, self.own = True, 0.0, 0.0
+
+    def run(self, seconds: float) -> None:
+        if self.rng.random() < 0.2:
+            self.is_quiet = self.rng.random() < self.share
+        taken = seconds * self.rng.uniform(1, 1.04) * (1 if self.is_quiet else 1.7)
+        self.own += taken
+        self.wall += taken + (0.01 if self.rng.random() < 0.05 else 0)
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(request.param)
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: made.wall)
+    monkeypatch.setattr(measuring.time, "thread_time", lambda: made.own)
+    return made
+
+
+@pytest.mark.parametrize("machine", [1.0, 0.5, 0.2], indirect=True, ids=str)
+def test_what_disturbs_the_machine_cancels(machine: Machine) -> None:
+    wanted = [3.0, 0.2, 1.0]
+    models = [lambda x=x: machine.run(x * 1e-3) for x in wanted]
+    found = measure(models, lambda: machine.run(1e-3), Effort(30, 400), one_thread=True).models
+    for timing, truth in zip(found, wanted, strict=True):
+        assert timing.ratio == pytest.approx(truth, rel=0.03) and timing.low <= timing.ratio <= timing.high
+        assert timing.high / timing.low < 1.06
+
+
+@pytest.mark.parametrize("machine", [1.0], indirect=True, ids=str)
+def test_rounds_end_when_enough_runs_count(machine: Machine) -> None:
+    runs = [0]
+
+    def model() -> None:
+        runs[0] += 1
+        machine.run(1e-3)
+
+    measure([model], lambda: machine.run(1e-3), Effort(10, 400), one_thread=True)
+    assert 10 < runs[0] <= 30
+
+
+def test_runs_beside_a_slow_reference_or_interrupted_do_not_count() -> None:
+    good = [Sample(2.0 + 0.1 * i, 1.05, False) for i in range(4)]
+    bad = [Sample(0.5, 1.2, False), Sample(0.4, 1.0, True)]
+    found = settle([*good, *bad], 1.0, 4)
+    assert found.ratio == pytest.approx(2.075) and found.quiet == 4
+    found = settle([*good, *bad], 1.0, 5)
+    assert found.low == 0.5 and found.quiet == 4, "too few: the quietest of the others, the interrupted last"
+    assert settle([Sample(3.0, 2.0, False)] * 4, 2.0, 4) == Timing(1.5, 1.5, 1.5, 4)
+
+
+def test_a_faster_reference_makes_the_unit_smaller() -> None:
+    """What was undisturbed by the slow unit may not have been; times in ms stay."""
+    table = Table({})
+    table.take(Timings([], [0.004] * 9, 0.004))
+    table.layers["a"] = Timing(2.0, 1.9, 2.2, 12)
+    assert table.take(Timings([Timing(3.0, 3.0, 3.0, 9)], [0.0038] * 9, 0.0038)) == [Timing(3.0, 3.0, 3.0, 9)]
+    assert table.reference_ms == pytest.approx(3.8) and table.layers["a"].quiet == 12
+    table.take(Timings([], [0.002] * 9, 0.002))
+    assert table.reference_ms == pytest.approx(2) and table.layers["a"].quiet == 0
+    assert table.layers["a"].ratio * table.reference_ms == pytest.approx(8)
+    table.take(Timings([], [0.002] * 9, 0.002))
+    assert table.layers["a"].ratio == pytest.approx(4)
+
+
+@pytest.mark.usefixtures("known")
+def test_what_was_never_undisturbed_is_measured_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def busy(*given: Any) -> Timings:
+        found = looked_up(*given)
+        return Timings([Timing(2 * x.ratio, x.low, x.high, 0) for x in found.models], found.reference, found.unit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.latency.table.measure", busy)
+        disturbed = latency_of(toy(), bench())
+    assert "the machine was never quiet; latencies may be off" in caplog.text
+    caplog.clear()
+    found, member = latency_of(toy(), bench()), next(iter(toy().enumerate()))
+    assert not caplog.text and found.predict(member) < 0.6 * disturbed.predict(member)
+
+
+@pytest.mark.parametrize("count", [12, 20, 40, 41, 120, 500])
+def test_the_interval_covers_the_quartile_as_often_as_it_says(count: int) -> None:
+    """Of `count` uniform draws; one rank less on either side would no longer do."""
+    low, high = quartile_ranks(count)
+    draws = np.sort(np.random.default_rng(0).random((20_000, count)), axis=1)
+    assert ((draws[:, low] <= 0.25) & (draws[:, high] >= 0.25)).mean() >= (0.945 if low else 0.93)
+    assert (draws[:, low + 1] > 0.25).mean() > 0.02 and (draws[:, high - 1] < 0.25).mean() > 0.02
+
+
+# Runtimes
+
+
+@pytest.fixture(params=[*RUNTIMES])
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    found = RUNTIMES[request.param]
+    try:
+        found.check()
+    except InputError as error:
+        pytest.skip(str(error))
+    return found
+
+
+LAYERS = [
+    Layer("bottleneck", 8, 16, 2, 8, (("groups", 2), ("t", 3))),
+    Layer("cse", 8, 12, 1, 8, (("t", 2),)),
+    Layer("shuffle", 8, 16, 2, 8, (("groups", 2),)),
+    Layer("classifier", 8, 5, 1, 4),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.block)
+def test_layers_run_in_their_frame(runtime: Runtime, layer: Layer) -> None:
+    module, shape = framed(layer)
+    assert isinstance(module.get_submodule("layer"), nn.Module) and shape[1:] == (layer.resolution,) * 2
+    assert runtime.open(module, shape, 1)() is not None or not runtime.on_caller
+
+
+def test_whole_networks_run(runtime: Runtime) -> None:
+    logits = runtime.open(*whole(REFERENCE), 2)()
+    found = np.asarray(logits[0] if isinstance(logits, list) else logits.cpu())  # type: ignore[attr-defined]
+    assert found.shape == (1, 10) and np.isfinite(found).all() and found.std() > 0
+
+
+# A runtime whose times are known
+
+
+class Known:
+    """A model that takes what `seconds` says; it is not run."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.seconds = 2e-5 + sum(
+            3e-6 + 1e-9 * sum(w.numel() for w in m.parameters()) for m in module.modules() if isinstance(m, nn.Conv2d)
+        )
+
+    def __call__(self) -> None:
+        raise AssertionError("times are known")
+
+
+OPENED: list[nn.Module] = []
+
+
+def opened(module: nn.Module, shape: Any, threads: int) -> Known:
+    OPENED.append(module)
+    return Known(module)
+
+
+def no_groups(module: nn.Module, shape: Any, threads: int) -> Known:
+    """A runtime without grouped convolutions, but for depthwise ones."""
+    for each in module.modules():
+        if isinstance(each, nn.Conv2d) and 1 < each.groups < each.in_channels:
+            raise InputError("operator grouped_conv is not there")
+    return opened(module, shape, threads)
+
+
+def looked_up(models: Sequence[Known], reference: Known, effort: Effort, one_thread: bool, unit: float) -> Timings:
+    times = [each.seconds / reference.seconds for each in models]
+    return Timings([Timing(x, 0.99 * x, 1.01 * x, 99) for x in times], [reference.seconds] * 3, reference.seconds)
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Runtimes `fake` and `picky`, and a cache of one's own."""
+    monkeypatch.setitem(RUNTIMES, "fake", Runtime("", ("torch",), lambda: None, True, opened))
+    monkeypatch.setitem(RUNTIMES, "picky", Runtime("", ("torch",), lambda: None, True, no_groups))
+    monkeypatch.setattr("nas.latency.table.measure", looked_up)
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    OPENED.clear()
+
+
+def toy() -> Space:
+    return Space.from_dict(parse_yaml(fakes.TOY, "toy"), "toy", 1, 10)
+
+
+def bench(name: str = "fake") -> Bench:
+    return Bench.kept(name, RUNTIMES[name], 1, lambda what, done, total: None)
+
+
+def test_distinct_layers_are_those_of_all_members() -> None:
+    wanted = {layer_name(layer) for member in toy().enumerate() for layer in member.layers}
+    found = [layer_name(layer) for layer in distinct_layers(toy())]
+    assert sorted(wanted) == found
+
+
+@pytest.mark.usefixtures("known")
+def test_what_adds_up_is_predicted() -> None:
+    facts = validate(toy(), bench(), 20)
+    assert facts["kendall_tau"] == pytest.approx(1) and facts["mape"] < 1e-6 and facts["within_10_percent"] == 1
+    assert facts["mape_interval"][1] < 1e-6 and facts["kendall_tau_interval"][0] > 0.99 and facts["networks"] == 20
+    fresh = {row["id"] for row in facts["rows"]}
+    assert len(fresh) == 20 and not fresh & {each.id for each in members(toy(), 40, "calibration")}
+    assert facts["layers"] < facts["layers_of_space"] == len(distinct_layers(toy()))
+    json.dumps(facts, allow_nan=False)
+
+
+@pytest.mark.usefixtures("known")
+def test_nothing_is_measured_twice() -> None:
+    first = latency_of(toy(), bench())
+    assert len(OPENED) > len(distinct_layers(toy()))
+    OPENED.clear()
+    assert latency_of(toy(), bench()) == first and not OPENED
+    file = bench().file
+    assert file and file.exists()
+    file.write_text(file.read_text()[:-9])
+    assert latency_of(toy(), bench()) == first and OPENED, "a damaged file is measured anew"
+
+
+@pytest.mark.usefixtures("known")
+def test_tables_and_predictions_come_back_from_files(tmp_path: Path) -> None:
+    table = bench().layers(distinct_layers(toy()))
+    assert Table.of(json.loads(json.dumps(table.to_dict())), "x") == table
+    found = latency_of(toy(), bench())
+    assert Latency.of_dict(json.loads(json.dumps(found.to_dict())), "x") == found
+    for read in (Table.of, Latency.of_dict):
+        with pytest.raises(InputError, match=r"x: is no .* or is damaged"):
+            read({"layers": 3}, "x")
+
+
+@pytest.mark.usefixtures("known")
+def test_a_layer_that_was_not_measured_is_named() -> None:
+    found = latency_of(toy(), bench())
+    with pytest.raises(InputError, match="conv9 behind 1 channels at 8 pixels was not measured"):
+        found.of(Layer("conv", 1, 9, 1, 8))
+
+
+def grouped(architecture: Any) -> bool:
+    return any(dict(layer.options).get("groups", 1) > 1 for layer in architecture.layers)
+
+
+@pytest.mark.usefixtures("known")
+def test_what_the_runtime_cannot_run_is_refused_by_the_operator() -> None:
+    space, found = toy(), latency_of(toy(), bench("picky"))
+    feasible = Feasible(space, {}, latency=found)
+    for member in space.enumerate():
+        problem = feasible.problem(member)
+        assert (problem is not None) == grouped(member)
+        if problem:
+            assert problem.endswith(": operator grouped_conv is not there") and problem.startswith("bottleneck")
+    assert not any(grouped(feasible.draw(random.Random(seed))) for seed in range(50))
+
+
+@pytest.mark.usefixtures("known")
+def test_a_space_that_cannot_run_at_all() -> None:
+    text = fakes.SIX.replace("block: separable", "block: conv, groups: 4")
+    space = Space.from_dict(parse_yaml(text, "six"), "six", 1, 10)
+    with pytest.raises(InputError, match="none of its members was found that picky runs: operator grouped_conv"):
+        latency_of(space, bench("picky"))
+
+
+# As a cost
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("budget", [{}, {"params": 2000}])
+def test_a_limit_leaves_what_is_fast_enough(budget: dict[str, float]) -> None:
+    space, latency = toy(), latency_of(toy(), bench())
+    times = sorted(latency.predict(member) for member in space.enumerate())
+    limit = times[len(times) // 4]
+    feasible = Feasible(space, {**budget, LATENCY: limit}, latency=latency)
+    drawn = {member.id: member for member in (feasible.draw(random.Random(seed)) for seed in range(400))}
+    fitting = {
+        member.id
+        for member in space.enumerate()
+        if latency.predict(member) <= limit and feasible.costs_of(member)["params"] <= budget.get("params", 10**9)
+    }
+    assert drawn.keys() == fitting
+    with pytest.raises(InputError, match=r"latency_ms 1e-09 .*leaves? nothing of space toy"):
+        Feasible(space, {LATENCY: 1e-9}, latency=latency)
+
+
+def study(tmp_path: Path, **changes: Any) -> Path:
+    latency = {"latency": {"runtime": "fake"}, "objectives": ["accuracy", LATENCY], "trials": 6}
+    return fakes.write_study(tmp_path, **{**latency, **changes})
+
+
+def searched(file: Path, folder: Path, calls: Path) -> Run:
+    run = Run.create(folder, StudyConfig.load(file))
+    if not run.latency_file.exists():
+        run.latency_file.write_text(json.dumps(latency_of(toy(), bench(run.config.latency.runtime)).to_dict()))
+    return fakes.search(file, folder, fakes.Tabular(calls))
+
+
+@pytest.mark.usefixtures("known", "quiet_optuna")
+@pytest.mark.parametrize("sampler", ["random", "surrogate"])
+def test_a_search_for_accuracy_against_latency(tmp_path: Path, sampler: str) -> None:
+    times = sorted(latency_of(toy(), bench()).predict(member) for member in toy().enumerate())
+    limit = times[len(times) // 2]
+    changes = {"budget": {LATENCY: limit, "params": 3000}, "sampler": {"name": sampler}}
+    run = searched(study(tmp_path, **changes), tmp_path / "run", tmp_path / "calls")
+    trials = run.trials()
+    trained = trials[trials["outcome"] == "trained"]
+    assert len(trained) == 6 and (trained[LATENCY] <= limit).all() and (trained["params"] <= 3000).all()
+    over = trials[trials["outcome"] == "over budget"]["reason"]
+    assert all(" > " in reason for reason in over)
+    front = run.front()
+    assert front[LATENCY].is_monotonic_increasing and front["accuracy"].is_monotonic_increasing
+    assert front["measured_ms"].isna().all()
+    measure_front(run, lambda what, done, total: None)
+    front = run.front()
+    assert np.allclose(front["measured_ms"].to_numpy(float), front[LATENCY].to_numpy(float), rtol=1e-6)
+    OPENED.clear()
+    measure_front(run, lambda what, done, total: None)
+    assert not OPENED, "what was measured is not measured again"
+
+
+@pytest.mark.usefixtures("known", "quiet_optuna")
+def test_what_cannot_run_is_not_trained(tmp_path: Path) -> None:
+    file = study(tmp_path, latency={"runtime": "picky"}, sampler={"name": "tpe", "startup": 4})
+    trials = searched(file, tmp_path / "run", tmp_path / "calls").trials()
+    refused = trials[trials["reason"].str.contains("operator grouped_conv is not there")]
+    assert (refused["outcome"] == "impossible").all()
+    assert not trials[trials["outcome"] == "trained"]["stages"].str.contains("groups=3").any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ["accuracy", "latency_ms"]}, "latency_ms needs to know where: add latency: {runtime: onnxrunt"),
+        ({"budget": {"latency_ms": 0.5}}, "latency_ms needs to know where"),
+        (
+            {"latency": {"runtime": "tflite"}},
+            r"latency\.runtime is 'tflite', but must be one of: cuda, eager, onnxrunt",
+        ),
+        ({"latency": {"threads": 0}}, r"latency\.threads is 0, but must be"),
+    ],
+)
+def test_what_a_study_must_say(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StudyConfig.load(fakes.write_study(tmp_path, **changes))
+
+
+def test_another_runtime_is_another_study(tmp_path: Path) -> None:
+    one, other = (
+        StudyConfig.load(fakes.write_study(tmp_path, latency=latency)).fixed()
+        for latency in ({"runtime": "onnxruntime"}, {"runtime": "eager"})
+    )
+    assert one != other
+
+
+def test_the_reference_stays_what_it_is() -> None:
+    """Another one is another unit: all that was measured would be void."""
+    assert REFERENCE.id == "39f9fa336c61" and REFERENCE.stages[0] == Stage.of("conv", 16)
+
+
+# Another device
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def test_a_device_by_files(home: Path) -> None:
+    """The script runs with numpy and onnxruntime alone, goes on where it was, and its table is a runtime."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    space = Space.from_dict(parse_yaml(fakes.SIX, "six"), "six", 1, 10)
+    written = plan(space, home / "plan")
+    models = list((home / "plan/models").iterdir())
+    assert len(models) == written["files"] and sum(x.stat().st_size for x in models) == written["bytes"]
+    facts = json.loads((home / "plan/plan.json").read_text())
+    facts["effort"] = {part: [4, 2] for part in facts["effort"]}
+    (home / "plan/plan.json").write_text(json.dumps(facts))
+    blocked = "import sys; sys.modules['nas'] = sys.modules['torch'] = None; sys.path.insert(0, 'plan'); "
+    blocked += "import time_models; sys.argv[1:] = ['--out', 'table.json']; time_models.main()"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", blocked], cwd=home, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "", "the second time there was nothing left to do"
+    file = import_table(home / "table.json", "phone")
+    assert file.is_relative_to(home / "home")
+    found = latency_of(space, open_source("phone", 1, lambda what, done, total: None))
+    assert found.manifest["runtime"] == "phone" and found.fitted["networks"] == 6
+    assert all(found.predict(member) > 0 for member in space.enumerate())
+    config = StudyConfig.load(fakes.write_study(home, latency={"runtime": "phone"}, budget={LATENCY: 3}))
+    assert config.latency and config.latency.runtime == "phone"
+    with pytest.raises(InputError, match=r"runtime phone: \d+ layers were not timed there .*nas latency plan SPACE"):
+        latency_of(toy(), open_source("phone", 1, lambda what, done, total: None))
+    with pytest.raises(InputError, match="runtime phone: threads is 2, but must be 1, as it was timed"):
+        open_source("phone", 2, lambda what, done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("{}", "phone", "is no table of latencies, or is damaged"),
+        ("{", "phone", "is not JSON"),
+        ("{}", "../phone", "--name is '../phone', but must be at most 40 small letters"),
+    ],
+)
+def test_a_table_that_is_none(home: Path, text: str, name: str, message: str) -> None:
+    (home / "table.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        import_table(home / "table.json", name)
+    assert not (home / "home").exists()
+
+
+def test_a_table_in_another_unit(home: Path) -> None:
+    (home / "table.json").write_text(json.dumps(Table({"reference": "0" * 12}, 1.0).to_dict()))
+    with pytest.raises(InputError, match=r"manifest\.reference is '000000000000', but must be \w{12}: plan again"):
+        import_table(home / "table.json", "phone")
+
+
+def test_a_plan_wants_a_folder_of_its_own(home: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    (home / "mine").mkdir()
+    (home / "mine/letter.txt").touch()
+    with pytest.raises(InputError, match="but must be a new folder, or one of an earlier plan"):
+        plan(toy(), home / "mine")
