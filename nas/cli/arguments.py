@@ -56,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
         "nas COMMAND --help says more.",
     )
     commands = root.add_subparsers(title="commands", dest="COMMAND", required=True)
-    for add in (_add_space, _add_search, _add_front, _add_compare, _add_retrain, _add_bench, _add_trust):
+    for add in (_add_space, _add_search, _add_front, _add_report, _add_compare, _add_retrain, _add_bench, _add_trust):
         add(commands)
     return root
 
@@ -111,6 +111,21 @@ Works while the search is running, too."""
     parser.add_argument("--csv", metavar="FILE", help="write the table there")
     parser.add_argument("--plot", metavar="FILE", help="write the picture there (.png, .svg, .pdf)")
     _add_json(parser)
+
+
+def _add_report(commands: Any) -> None:
+    summary = "a run as one page for a browser: the front, networks, what matters, how it went"
+    text = """\
+One HTML file that needs no network and nothing beside it. Works while the search is
+running, too; --watch writes it again until the search is complete, and the page
+reads itself again."""
+    parser = _add(commands, "report", summary, text, "nas report runs/quickstart --watch")
+    _add_run(parser)
+    parser.add_argument("--output", metavar="FILE", help="write the page there (default RUN/report.html)")
+    rule = "write it again every SECONDS (default 30) while the search goes on"
+    parser.add_argument("--watch", nargs="?", type=_positive, const=30, metavar="SECONDS", help=rule)
+    rule = "a space of published networks to mark (default: those beside the study's own); may be repeated"
+    parser.add_argument("--reference", action="append", metavar="SPACE", help=rule)
 
 
 def _add_compare(commands: Any) -> None:

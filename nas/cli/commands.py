@@ -153,6 +153,8 @@ def _check_file(option: str, path: str | None) -> None:
         return
     if option == "--plot" and Path(path).suffix[1:] not in FORMATS:
         raise refuse(option, path, "a file that ends in " + ", ".join(f".{kind}" for kind in FORMATS))
+    if option == "--output" and Path(path).suffix != ".html":
+        raise refuse(option, path, "a file that ends in .html")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
         raise refuse(option, path, "a file in a folder that exists")
 
@@ -252,6 +254,21 @@ def _show(
         print(text(facts))
 
 
+def _report(options: argparse.Namespace) -> None:
+    import optuna
+
+    from nas.report.watch import write_report
+    from nas.run import Run
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    run = Run.open(options.run)
+    file = options.output or str(run.folder / "report.html")
+    _check_file("--output", file)
+    for status in write_report(run, Path(file), options.reference, options.watch):
+        print(f"{file}: {status['done']:,} of {status['wanted']:,} candidates", flush=True)
+    print(f"\nnext: open {shlex.quote(file)} in a browser")
+
+
 def _trust(options: argparse.Namespace) -> None:
     from nas.report.progress import TrustWatch
     from nas.report.trust import save_trust, trust_text
@@ -285,6 +302,7 @@ COMMANDS = {
     "space": _space,
     "search": _search,
     "front": _front,
+    "report": _report,
     "compare": _compare,
     "retrain": _retrain,
     "bench": _bench,
