@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from nas.architecture import Architecture, Stage, spelled
-from nas.costs import COSTS, cost, stage_cost
+from nas.architecture import Architecture, Layer, Stage, spelled
+from nas.census import MOST_LAYERS, layer_costs
+from nas.costs import COSTS, cost
 from nas.inputs import InputError
 from nas.machine import hardware, versions
 from nas.pareto import hypervolumes
@@ -40,7 +41,8 @@ Walk = tuple[Stage, int, int]
 
 def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str, Any]:
     """Plain values. `table` has a column for each fact and a row for each candidate; its `stages` are places in `rows`,
-    as networks share most of theirs. `front` has places in the table, along the first cost; `knee` is one of them.
+    as networks share most of theirs; `rows` have places
+    in `layers`, and how often each stands there; `layers` have the costs of one. `front` has places in the table, along the first cost; `knee` is one of them.
 
     `references` are spaces (YAML) of published networks; None: those small enough beside the study's own space.
     Raises InputError if the search has not begun, or a reference cannot be read.
@@ -72,6 +74,7 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
         "environment": _environment(),
         "commands": _commands(run),
         "rows": rows.rows,  # after all that adds to them
+        "layers": [list(known) for known in rows.costs()],
     }
 
 
@@ -103,11 +106,12 @@ def _status(run: Run, every: pd.DataFrame) -> dict[str, Any]:
 
 
 class _Rows:
-    """The distinct stages of many networks, each with what it stands on and what it costs."""
+    """The distinct stages of many networks, each with what it stands on and its layers."""
 
     def __init__(self) -> None:
         self.rows: list[list[Any]] = []
         self._places: dict[Walk, int] = {}
+        self._layers: dict[Layer, int] = {}
 
     def of(self, architecture: Architecture) -> list[int]:
         """The places of a network's stages; new ones are added."""
@@ -119,10 +123,17 @@ class _Rows:
             options = dict(stage.options)
             t = options.pop("t", None)
             rest = " ".join(f"{name}={spelled(value)}" for name, value in sorted(options.items()))
-            made = [stage.block, channels, resolution, stage.c, stage.n, stage.s, t, rest]
+            runs = stage.runs(channels, resolution)
+            layers = [[self._layers.setdefault(layer, len(self._layers)), times] for layer, times in runs]
             self._places[walk] = len(self.rows)
-            self.rows.append([*made, *(stage_cost(name, *walk) for name in COSTS)])
+            self.rows.append([stage.block, channels, resolution, stage.c, stage.n, stage.s, t, rest, layers])
         return self._places[walk]
+
+    def costs(self) -> list[tuple[int, ...]]:
+        """Of each layer, in the order of COSTS."""
+        layers = list(self._layers)
+        parts = [layers[start : start + MOST_LAYERS] for start in range(0, len(layers), MOST_LAYERS)]
+        return [known for part in parts for known in layer_costs(part).values()]
 
 
 def _table(table: pd.DataFrame, rows: _Rows, front: set[int]) -> dict[str, list[Any]]:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 LEAST = 10
 """Trained candidates below which nothing can be said."""
-HALVES, SHUFFLES, MOST = 40, 20, 1000
+HALVES, SHUFFLES, MOST = 20, 20, 300
 
 
 def importances(trials: Sequence[FrozenTrial], maximise: Sequence[bool], seed: int = 0) -> list[dict[str, Any]]:

@@ -5,14 +5,22 @@ async function unpacked(id) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 }
 
-async function start(draw) {
+// Text and tables first; the charts as soon as their library, most of the page, is read.
+async function start(draw, drawn) {
   try {
-    const data = JSON.parse(await unpacked("data"));
-    performance.mark("data");const script = document.createElement("script");
+    draw(JSON.parse(await unpacked("data")));
+    document.body.dataset.shown = "1";
+    await new Promise((done) => setTimeout(done, 20)); // a frame is painted
+    const script = document.createElement("script");
     script.textContent = await unpacked("plotly");
-    performance.mark("inflated");document.head.append(script);performance.mark("plotly");
-    draw(data);
-    performance.mark("drawn");document.body.dataset.ready = "1";
+    document.head.append(script);
+    for (const id of charts.keys()) {
+      redraw(id);
+      if (!document.body.dataset.ready) drawn(); // the first is what people came for
+      document.body.dataset.ready = "1";
+      await new Promise((done) => setTimeout(done));
+    }
+    document.body.dataset.drawn = "1";
   } catch (error) {
     document.querySelector("main").prepend(el("p", { class: "note" }, "This page could not be drawn: " + error.message));
     throw error;
@@ -96,10 +104,11 @@ function chart(id, make) {
   redraw(id);
 }
 function redraw(id) {
+  if (!globalThis.Plotly) return;
   const [traces, more, text] = charts.get(id)();
   const place = $(id);
   Plotly.react(place, traces, layout(more), CONFIG);
-  place.setAttribute("role", place.getAttribute("role") || "img");
+  place.setAttribute("role", place.getAttribute("role") || "figure");
   place.setAttribute("aria-label", text);
   place.querySelectorAll(".modebar-btn").forEach((button) => button.setAttribute("tabindex", "-1"));
 }

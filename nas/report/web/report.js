@@ -2,8 +2,8 @@ let D, T, FRONT, COSTS, CHOSEN = null, REFERENCE = null;
 const isFront = new Set();
 let tested = new Map();
 const BLOCKS = ["conv", "separable", "bottleneck", "cse", "shuffle", "maxpool", "identity", "classifier"];
-const STAGE = { block: 0, channels: 1, resolution: 2, c: 3, n: 4, s: 5, t: 6, rest: 7, costs: 8 };
-const MOST_DOTS = 1500, PAGE = 100;
+const STAGE = { block: 0, channels: 1, resolution: 2, c: 3, n: 4, s: 5, t: 6, rest: 7, layers: 8 };
+const MOST_DOTS = 600, MOST_LINES = 80, PAGE = 100;
 
 start((data) => {
   D = data;
@@ -16,9 +16,6 @@ start((data) => {
   drawControls();
   const wanted = T.id.indexOf(location.hash.slice(1));
   chart("front", frontChart);
-  $("front").on("plotly_click", ({ points: [point] }) => {
-    if (point.customdata != null) typeof point.customdata === "string" ? chooseReference(point.customdata) : choose(point.customdata);
-  });
   $("front").addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
     if (step) { event.preventDefault(); walk(step); }
@@ -33,6 +30,10 @@ start((data) => {
   const first = wanted >= 0 ? wanted : D.knee ?? (T.id.length ? 0 : null);
   if (first != null) choose(first);
   else $("chosen").append(el("p", { class: "hint" }, "No candidate yet: the search has only begun."));
+}, () => {
+  $("front").on("plotly_click", ({ points: [point] }) => {
+    if (point.customdata != null) typeof point.customdata === "string" ? chooseReference(point.customdata) : choose(point.customdata);
+  });
 });
 
 const value = (name, i) => (name === "error" ? (T.accuracy[i] == null ? null : 1 - T.accuracy[i]) : T[name][i]);
@@ -79,18 +80,26 @@ function drawControls() {
   $("against").addEventListener("change", () => redraw("growth"));
 }
 
-// Dots that lie under others are left out: no two in one cell of four pixels.
-function thinned(places, x, y) {
-  if (places.length <= MOST_DOTS) return places;
-  const xs = places.map((i) => Math.log(value(x, i) + 1e-9)), ys = places.map((i) => value(y, i));
-  const cell = (values) => { const [a, b] = values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]); return (v) => Math.round(((v - a) / (b - a || 1)) * 130); };
-  const [cx, cy] = [cell(xs), cell(ys)], seen = new Set();
-  return places.filter((_, k) => { const key = cx(xs[k]) * 1000 + cy(ys[k]); return !seen.has(key) && seen.add(key); });
+// Dots that lie under others are left out: no two in one cell of a grid over the chart.
+function thinned(places, x, y, most = MOST_DOTS) {
+  if (places.length <= most) return places;
+  const cell = (values) => {
+    const [low, high] = values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+    return (v) => Math.round(((v - low) / (high - low || 1)) * 70);
+  };
+  const xs = places.map((i) => Math.log(value(x, i) + 1e-9)), ys = places.map((i) => (y ? value(y, i) : 0));
+  const [across, up, seen] = [cell(xs), cell(ys), new Set()];
+  return places.filter((_, k) => {
+    const key = 1000 * across(xs[k]) + up(ys[k]);
+    return !seen.has(key) && seen.add(key);
+  });
 }
 
 function hover(i) {
-  const lines = [`<b>${plain(T.id[i])}</b>  ${plain(state(i))}`, `accuracy ${T.accuracy[i] == null ? "–" : T.accuracy[i].toFixed(4)}`,
-    `${exact(T.params[i])} params, ${exact(T.macs[i])} MACs`];
+  const narrow = $("front").clientWidth < 520; // plotly shows no label that is too wide
+  const lines = [`<b>${plain(T.id[i])}</b>${narrow ? "<br>" : "  "}${plain(state(i))}`, `accuracy ${T.accuracy[i] == null ? "–" : T.accuracy[i].toFixed(4)}`,
+    `${exact(T.params[i])} params`, `${exact(T.macs[i])} MACs`];
+  if (narrow) return lines.join("<br>");
   const blocks = T.stages[i].map((k) => D.rows[k]).map((r) => `${r[STAGE.block]} ${r[STAGE.c]}${r[STAGE.n] > 1 ? " ×" + r[STAGE.n] : ""}${r[STAGE.s] > 1 ? " /" + r[STAGE.s] : ""}`);
   for (let k = 0; k < blocks.length; k += 3) lines.push(plain(blocks.slice(k, k + 3).join("  ·  ")));
   return lines.join("<br>");
@@ -125,7 +134,10 @@ function frontChart() {
   const low = [], foot = (name, places, marker, texts, ids) => low.push({ name, x: places, y: places.map(() => 0.022), yaxis: "y2", type: "scatter", mode: "markers", marker, text: texts, customdata: ids, hovertemplate: "%{text}<extra></extra>" });
   if (COSTS.includes(x) && y !== x) {
     const lost = every.filter((i) => failed(i) && value(x, i) != null);
-    if (lost.length) foot(`failed (${lost.length})`, lost.map((i) => value(x, i)), { color: css("--red"), symbol: "x-thin", size: 9, line: { color: css("--red"), width: 2 } }, lost.map((i) => `<b>${plain(T.id[i])}</b> failed<br>${plain(T.reason[i]).slice(0, 160)}`), lost);
+    if (lost.length) {
+      const some = thinned(lost, x, null, 70);
+      foot(`failed (${exact(lost.length)})`, some.map((i) => value(x, i)), { color: css("--red"), symbol: "x-thin", size: 9, line: { color: css("--red"), width: 2 } }, some.map((i) => `<b>${plain(T.id[i])}</b> failed<br>${plain(T.reason[i].slice(0, 160))}`), some);
+    }
     const bases = D.references;
     if (bases.length) foot(`published, cost alone (${bases.length})`, bases.map((r) => r[x]), { color: css("--ink"), symbol: "line-ns", size: 15, line: { color: css("--ink"), width: 2 } },
       bases.map((r) => `<b>${plain(r.name)}</b><br>${exact(r.params)} params, ${exact(r.macs)} MACs<br>its accuracy here is not known`), bases.map((r) => r.id));
@@ -206,7 +218,7 @@ function costList(of) {
     const most = D.study.budget[name], own = of(name);
     const share = most && own != null ? own / most : null;
     return el("div", {}, el("dt", {}, brief(name)), el("dd", {}, amount(name, own) + (share == null ? "" : `, ${percent(share)} of budget`)),
-      share == null ? null : el("div", { class: "meter" + (share > 1 ? " over" : "") }, el("i", { style: { width: Math.min(100, 100 * share) + "%" } })));
+      share == null ? null : el("dd", { class: "meter" + (share > 1 ? " over" : "") }, el("i", { style: { width: Math.min(100, 100 * share) + "%" } })));
   }));
 }
 function drawChosen(i) {
@@ -234,7 +246,10 @@ function drawNetwork(name, stages, totals) {
   const rows = stages.map((k) => D.rows[k]);
   
   $("drawing").replaceChildren(picture(name, rows));
-  const of = (row, cost) => row[STAGE.costs + COSTS.indexOf(cost)];
+  const of = (row, cost) => {
+    const at = COSTS.indexOf(cost), shares = row[STAGE.layers].map(([layer, times]) => [D.layers[layer][at], times]);
+    return D.costs[at].combine === "sum" ? shares.reduce((sum, [own, times]) => sum + own * times, 0) : Math.max(0, ...shares.map(([own]) => own));
+  };
   const bar = (row, cost) => {
     const whole = totals[COSTS.indexOf(cost)] || 1, own = of(row, cost), share = own / whole;
     return el("td", { class: "n" }, el("span", { class: "share", title: percent(share, 1) }, el("i", { style: { width: percent(Math.min(1, share), 1).replace(" ", "") } }), amount(cost, own)));
@@ -320,7 +335,7 @@ function sort(name) {
 }
 function markSorted() {
   document.querySelectorAll("#table th[data-name]").forEach((head) => {
-    const own = head.dataset.name === name;
+    const own = head.dataset.name === sorted.by;
     head.setAttribute("aria-sort", own ? (sorted.down ? "descending" : "ascending") : "none");
     head.querySelector("span").textContent = own ? (sorted.down ? " ↓" : " ↑") : "";
   });
@@ -402,8 +417,8 @@ function curvesChart() {
     for (const i of places) { for (const [epoch, accuracy] of T.curve[i]) { x.push(epoch); y.push(accuracy); text.push(plain(T.id[i])); } x.push(null); y.push(null); text.push(""); }
     return { name, x, y, text, type: "scatter", mode: "lines+markers", line, marker: { size: several ? 4 : 6, color: line.color }, hovertemplate: "%{text}: %{y:.4f} after %{x} epochs<extra></extra>", ...more };
   };
-  const rest = T.id.map((_, i) => i).filter((i) => !isFront.has(i) && T.curve[i].length), step = Math.ceil(rest.length / 300), some = rest.filter((_, k) => k % step === 0);
-  const traces = [lines(some, step > 1 ? `one in ${step} of the others` : "others", { color: css("--grey"), width: 0.8 }, { opacity: 0.45 }), lines(FRONT, "front", { color: css("--blue"), width: 1.6 })];
+  const rest = T.id.map((_, i) => i).filter((i) => !isFront.has(i) && T.curve[i].length), step = Math.ceil(rest.length / MOST_LINES), some = rest.filter((_, k) => k % step === 0);
+  const traces = [lines(some, step > 1 ? `one in ${step} of the others` : "others", { color: css("--grey"), width: 0.8 }, { opacity: 0.45, ...(several ? { mode: "lines" } : {}) }), lines(FRONT, "front", { color: css("--blue"), width: 1.6 })];
   if (CHOSEN != null) {
     traces.push(lines([CHOSEN], "chosen", { color: css("--red"), width: 2.6 }));
     const epochs = T.epochs[CHOSEN];
