@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +105,9 @@ def test_published_networks_have_their_exact_costs_with_the_study_classes(run: R
         assert {name: each[name] for name in COSTS} == whole(facts, each["stages"])
     named = report_facts(run, [str(run.folder.parent / "mobilenet_v2.yaml")])["references"]
     assert named == facts["references"] or [x["id"] for x in named] == [x["id"] for x in facts["references"]]
-    with pytest.raises(InputError, match=r"space.yaml: has 153 networks, but a reference must have at most 30"):
+    with pytest.raises(InputError, match=r"space\.yaml: has 153 networks, but a reference must have at most 30"):
         report_facts(run, [str(run.space_file)])
-    with pytest.raises(InputError, match="absent.yaml"):
+    with pytest.raises(InputError, match=r"absent\.yaml"):
         report_facts(run, ["absent.yaml"])
 
 
@@ -195,6 +197,11 @@ def test_a_search_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
         write_page(tmp_path / "report.html", "report", "toy", found)
         opened = Opened(browser, tmp_path / "report.html")
         assert "only begun" in opened.page.inner_text("#chosen") and opened.wrong == []
+
+
+def test_the_chart_library_is_as_it_was_published() -> None:
+    content = files("nas.report").joinpath("web", "plotly-basic.min.js").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
 
 
 # The page in a browser

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from optuna.trial import FrozenTrial
 
@@ -28,8 +29,8 @@ from nas.tables import front_table, trials_table
 SHOWN = ("trained", "cut", "failed", "running", "over budget")
 """The outcomes of proposals that are networks of their own: they have a row."""
 PUBLISHED = (
-    "mobilenet_v2_cse mobilenet_v2_cse_only mobilenet_v2_kuangliu mobilenet_v1_kuangliu mobilenet_v2_cifar mobilenet_v1 "
-    "mobilenet_v2 shufflenet_v1"
+    "mobilenet_v2_cse mobilenet_v2_cse_only mobilenet_v2_kuangliu mobilenet_v2_cifar mobilenet_v2 "
+    "mobilenet_v1_kuangliu mobilenet_v1 shufflenet_v1"
 ).split()
 """The spaces of published networks that are looked for beside a study's own space."""
 MOST_REFERENCES = 30
@@ -40,9 +41,9 @@ Walk = tuple[Stage, int, int]
 
 
 def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str, Any]:
-    """Plain values. `table` has a column for each fact and a row for each candidate; its `stages` are places in `rows`,
-    as networks share most of theirs; `rows` have places
-    in `layers`, and how often each stands there; `layers` have the costs of one. `front` has places in the table, along the first cost; `knee` is one of them.
+    """Plain values. `table` has a column for each fact and a row for each candidate; `front` has places in it, along the
+    first cost, `knee` is one of them. Networks share most of their stages: theirs are places in `rows`, and of these
+    the layers, with how often each stands there, places in `layers`, which have their costs.
 
     `references` are spaces (YAML) of published networks; None: those small enough beside the study's own space.
     Raises InputError if the search has not begun, or a reference cannot be read.
@@ -189,7 +190,8 @@ def _growth(
     volumes = hypervolumes(values, reference(values, maximise), maximise)
     places = rises(volumes)
     end = len(volumes) - 1
-    places = places if places[-1] == end else [*places, end]  # the last stretch, in which nothing was gained
+    if places[-1] != end:  # the last stretch, in which nothing was gained
+        places = np.append(places, end)
     return {
         "seconds": seconds[places].round(1).tolist(),
         "trained": [int(place) + 1 for place in places],

@@ -9,7 +9,7 @@ async function unpacked(id) {
 async function start(draw, drawn) {
   try {
     draw(JSON.parse(await unpacked("data")));
-    document.body.dataset.shown = "1";
+    document.body.dataset.shown = Math.round(performance.now());
     await new Promise((done) => setTimeout(done, 20)); // a frame is painted
     const script = document.createElement("script");
     script.textContent = await unpacked("plotly");
@@ -17,10 +17,10 @@ async function start(draw, drawn) {
     for (const id of charts.keys()) {
       redraw(id);
       if (!document.body.dataset.ready) drawn(); // the first is what people came for
-      document.body.dataset.ready = "1";
+      document.body.dataset.ready ??= Math.round(performance.now()); // milliseconds since the page was asked for
       await new Promise((done) => setTimeout(done));
     }
-    document.body.dataset.drawn = "1";
+    document.body.dataset.drawn = Math.round(performance.now());
   } catch (error) {
     document.querySelector("main").prepend(el("p", { class: "note" }, "This page could not be drawn: " + error.message));
     throw error;
@@ -83,7 +83,7 @@ const brief = (name) => BRIEF[name] || name;
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const charts = new Map();
-const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+const CONFIG = { responsive: true, displayModeBar: innerWidth > 600 ? "hover" : false, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
 
 function axis(title, more = {}) {
   return {
@@ -94,7 +94,7 @@ function axis(title, more = {}) {
 function layout(more) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: getComputedStyle(document.body).fontFamily, color: css("--ink"), size: 13 },
-    margin: { l: 56, r: 14, t: 12, b: 46 }, hovermode: "closest", dragmode: "zoom", uirevision: "keep",
+    margin: { l: 56, r: 14, t: 12, b: 46 }, hovermode: "closest", dragmode: "zoom", uirevision: "keep", modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--grey"), activecolor: css("--blue") },
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--grey"), font: { color: css("--ink"), size: 13 }, align: "left" },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 12 } }, ...more,
   };
