@@ -105,8 +105,14 @@ def _add_front(commands: Any) -> None:
 The front holds the candidates that no other beats in all objectives. Its knee
 is the point farthest below the front's chord, error and costs on log scales.
 Works while the search is running, too."""
-    parser = _add(commands, "front", summary, text, "nas front runs/quickstart --pick knee")
+    example = "nas front runs/quickstart --where 'params < 20k and accuracy > 0.9' --sort=-accuracy"
+    parser = _add(commands, "front", summary, text, example)
     _add_run(parser)
+    rule = "its members of which this holds: comparisons with < <= > >= = !=, joined by and, or"
+    parser.add_argument("--where", metavar="CONDITION", help=rule)
+    rule = "by this column, falling with a minus in front: --sort=-accuracy"
+    parser.add_argument("--sort", metavar="COLUMN", help=rule)
+    parser.add_argument("--columns", metavar="NAMES", help="these alone, with commas between: id,accuracy,macs")
     parser.add_argument("--pick", metavar="WHICH", help="one network in full: knee, best (accuracy) or an id")
     parser.add_argument("--csv", metavar="FILE", help="write the table there")
     parser.add_argument("--plot", metavar="FILE", help="write the picture there (.png, .svg, .pdf)")

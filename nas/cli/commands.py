@@ -92,6 +92,8 @@ def _overrides(options: argparse.Namespace, more: dict[str, Any]) -> list[str]:
 def _front(options: argparse.Namespace) -> None:
     from nas.report.plot import plot_front
     from nas.report.tables import front_csv, front_records
+    from nas.report.text import columns_text
+    from nas.report.where import columns_of, in_order, where
     from nas.run import Run
     from nas.tables import front_table
 
@@ -101,16 +103,23 @@ def _front(options: argparse.Namespace) -> None:
     trials = run.trials()
     front = front_table(trials, run.config.objectives)
     facts = None if options.pick is None else _picked(run, options.pick, front)
+    shown = front if options.where is None else where(front, options.where)
+    shown = shown if options.sort is None else in_order(shown, options.sort)
+    columns = None if options.columns is None else columns_of(options.columns, front)
     if options.csv:
-        _write("--csv", options.csv, lambda path: front_csv(front, path))
+        _write("--csv", options.csv, lambda path: front_csv(shown, path, columns))
     if options.plot:
         _write("--plot", options.plot, lambda path: plot_front(run.config, trials, front, path))
     if options.json:
-        _print_json(facts or front_records(front))
+        _print_json(facts or front_records(shown, columns))
     elif facts:
         _print_picked(run, facts)
+    elif shown.empty and len(front):
+        print(f"none of the front's {len(front)} members: {options.where}")
+    elif columns:
+        print(columns_text(shown, columns))
     else:
-        _print_front(run, trials, front)
+        _print_front(run, trials, front, shown)
 
 
 def _picked(run: Run, which: str, front: pd.DataFrame) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def _print_picked(run: Run, facts: dict[str, Any]) -> None:
     print(f"\nnext: nas retrain {shlex.quote(str(run.folder))} --pick {facts['id']}")
 
 
-def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
+def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame, shown: pd.DataFrame | None = None) -> None:
     from nas.report.text import front_text, receipt_text
 
     folder = shlex.quote(str(run.folder))
@@ -138,7 +147,7 @@ def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
         print(f"no trained candidate yet\n\nnext: nas search STUDY --run {folder}")
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(front_text(front, run.config.objectives, width))
+    print(front_text(front if shown is None else shown, run.config.objectives, width))
     if text := receipt_text(run.receipt(trials, front)):
         print(f"\n{text}")
     print(f"\nnext: nas front {folder} --pick knee, then: nas retrain {folder} --pick knee")

@@ -39,12 +39,18 @@ def save_tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     return trials, front
 
 
-def front_csv(front: pd.DataFrame, path: Path) -> None:
-    """The front for people and spreadsheets: without the long columns, and those that are the same for all members."""
-    front.drop(columns=_LONG).to_csv(path, index=False)
+def front_csv(front: pd.DataFrame, path: Path, columns: list[str] | None = None) -> None:
+    """The front for people and spreadsheets: these columns, or all without the long ones, and those that are the same
+    for all members."""
+    _columns(front, columns).to_csv(path, index=False)
 
 
-def front_records(front: pd.DataFrame) -> list[dict[str, Any]]:
+def front_records(front: pd.DataFrame, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """The front as plain values, the columns those of `front_csv`."""
-    records: list[dict[str, Any]] = json.loads(front.drop(columns=_LONG).to_json(orient="records", double_precision=15))
+    text = _columns(front, columns).to_json(orient="records", double_precision=15)
+    records: list[dict[str, Any]] = json.loads(text)
     return records
+
+
+def _columns(front: pd.DataFrame, columns: list[str] | None) -> pd.DataFrame:
+    return front.drop(columns=_LONG) if columns is None else front[columns]

@@ -27,6 +27,20 @@ def front_text(front: pd.DataFrame, objectives: list[str], width: int | None) ->
     return "\n".join([*lines, *([f"\nall of them: {shared}"] if shared else [])])
 
 
+def columns_text(front: pd.DataFrame, columns: Sequence[str]) -> str:
+    """The table with these columns alone."""
+    rows = [[_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in front[columns].to_numpy()]
+    return "\n".join(line.rstrip() for line in aligned([list(columns), *rows]))
+
+
+def _cell(name: str, value: Any) -> str:
+    if name in COSTS:
+        return f"{value:,.0f}"
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.1f}" if name == "seconds" else f"{value:.4f}"
+    return spelled(value)
+
+
 def receipt_text(receipt: Mapping[str, Any]) -> str:
     """What the rungs saved; empty if there is but one."""
     reached, epochs, audit = receipt["reached"], receipt["epochs"], receipt["audit"]
