@@ -144,6 +144,7 @@ again."""
     parser = _add(commands, "compare", summary, text, "nas compare runs/a runs/b --plot compare.svg")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs with the same objectives")
     parser.add_argument("--plot", metavar="FILE", help="write hypervolume against time there (.png, .svg, .pdf)")
+    parser.add_argument("--output", metavar="FILE", help="write a page for a browser there (.html)")
     _add_json(parser)
 
 

@@ -241,11 +241,16 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from nas.report.compare import compare_runs, compare_text, plot_compare
+    from nas.report.page import write_page
     from nas.run import Run
 
     _check_file("--plot", options.plot)
+    _check_file("--output", options.output)
     folders = {Path(folder).resolve(): folder for folder in options.runs}
     facts = compare_runs([Run.open(folder) for folder in folders.values()])
+    if options.output:
+        title = f"{len(folders)} searches, side by side"
+        _write("--output", options.output, lambda path: write_page(path, "compare", title, facts))
     _show(options, facts, compare_text, plot_compare)
 
 

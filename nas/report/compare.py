@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nas.costs import COSTS
 from nas.inputs import InputError
 from nas.pareto import hypervolume, hypervolumes
 from nas.report.growth import Array, measured, reference, rises
@@ -22,7 +24,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """Plain values. Hypervolumes are shares of that of all candidates of all runs together, measured from `reference`,
     a tenth of its range beyond the worst in each objective; a candidate counts as first measured at the last rung.
 
-    Of each run: `curve`, the hypervolume after so many seconds of search, a point wherever it rises; `seconds_to`, by
+    Of each run: `members`, those of its front; `curve`, the hypervolume after so many seconds of search, a point wherever it rises; `seconds_to`, by
     run, when it first had what that run has at its end (None: never); and `again`, the hypervolume of its front as it
     was measured again (None: it was not). `differences` says where the studies measure otherwise. Raises InputError if
     the objectives differ, or a run has no trained candidate.
@@ -53,6 +55,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
             "epochs": spent["epochs"],
             "hours": round(float(seconds[-1]) / 3600, 4),
             "front": len(members),
+            "members": json.loads(members[["id", "accuracy", *COSTS]].to_json(orient="records", double_precision=15)),
             "curve": _curve(seconds, hypervolumes(values, worst, maximise) / whole),
             "again": hypervolume(members[objectives].to_numpy(float), worst, maximise) / whole if repeated else None,
         }

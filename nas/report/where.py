@@ -59,8 +59,8 @@ def _compared(table: pd.DataFrame, comparison: str, text: str, option: str) -> p
             limit = 0.0 if right == "0" else quantity(right)
         except ValueError as error:
             raise refuse(f"{option}: {name}", right, str(error)) from None
-    held = _SIGNS[sign](table[name], limit)
-    return (held & table[name].notna()).fillna(False).astype(bool)
+    held: pd.Series[bool] = _SIGNS[sign](table[name], limit) & table[name].notna()
+    return held.fillna(False).astype(bool)
 
 
 def in_order(table: pd.DataFrame, name: str, option: str = "--sort") -> pd.DataFrame:
