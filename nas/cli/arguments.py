@@ -93,6 +93,8 @@ where it was."""
     parser.add_argument("study", metavar="STUDY", help="a study (YAML)")
     parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME)")
     parser.add_argument("--trials", type=_positive, metavar="N", help="candidates to train in all")
+    rule = "log candidates there, too: tensorboard (into the run) or mlflow (MLFLOW_TRACKING_URI); may be repeated"
+    parser.add_argument("--track", action="append", default=[], metavar="TRACKER", help=rule)
     rule = "begin no new candidate after so many hours; then the front is measured again"
     parser.add_argument("--hours", type=_hours, default=math.inf, metavar="H", help=rule)
     _add_changes(parser)

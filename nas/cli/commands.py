@@ -56,15 +56,24 @@ def _budget(items: list[str], costs: Iterable[str] | None = None) -> dict[str, f
 def _search(options: argparse.Namespace) -> None:
     import optuna
 
+    from nas.config import StudyConfig
     from nas.report.progress import SearchWatch
     from nas.report.tables import front_records, save_tables
-    from nas.study import search
+    from nas.study import Told, search
+    from nas.tracking import tracking
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _check_run(options.run)
     overrides = _overrides(options, {"trials": options.trials})
-    with SearchWatch() as watch:
-        run, exhausted = search(options.study, options.run, overrides, watch.start, watch.told, options.hours)
+    name = StudyConfig.load(options.study, overrides).name
+    folder = Path(options.run or Path("runs", name))
+    with SearchWatch() as watch, tracking(options.track, folder, name) as track:
+
+        def told(each: Told) -> None:
+            watch.told(each)
+            track(each)
+
+        run, exhausted = search(options.study, folder, overrides, watch.start, told, options.hours)
     if exhausted:
         complain(exhausted)
     trials, front = save_tables(run)

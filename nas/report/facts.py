@@ -42,8 +42,8 @@ Walk = tuple[Stage, int, int]
 
 def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str, Any]:
     """Plain values. `table` has a column for each fact and a row for each candidate; `front` has places
-    in it, along the first cost, `knee` is one of them. Networks share most of their stages: theirs are places in `rows`, and of these
-    the layers, with how often each stands there, places in `layers`, which have their costs.
+    in it, along the first cost, `knee` is one of them. Networks share most of their stages: theirs are places in
+    `rows`, and of these the layers, with how often each stands there, places in `layers`, which have their costs.
 
     `references` are spaces (YAML) of published networks; None: those small enough beside the study's own space.
     Raises InputError if the search has not begun, or a reference cannot be read.

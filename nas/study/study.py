@@ -64,6 +64,10 @@ class Study:
             load_if_exists=True,
         )
         self._claim()
+        if self.study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(self.config.objectives)  # as Optuna's dashboard shows them
         self.study_id = self.storage.get_study_id_from_name(self.config.name)
         self.record: dict[str, Told] = {}  # by id: trained, cut and failed
         self.trained = 0  # the candidates that did not fail, also those that were cut
