@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import shutil
@@ -163,6 +164,12 @@ class Run:
     def front(self) -> pd.DataFrame:
         """The non-dominated among the trained candidates, see `front_table`."""
         return front_table(self.trials(), self.config.objectives)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the front, the numbers that matter."""
+        front = self.front()
+        shown = front[["id", *dict.fromkeys(["accuracy", "params", "macs", *self.config.objectives]), "knee"]]
+        return f"<p><b>{html.escape(self.config.name)}</b>: {len(front)} on the front</p>{shown.to_html(index=False)}"
 
     def receipt(self, trials: pd.DataFrame, front: pd.DataFrame) -> dict[str, Any]:
         """What its rungs saved, given its tables, see `nas.tables.receipt`."""

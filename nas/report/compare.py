@@ -25,9 +25,9 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     a tenth of its range beyond the worst in each objective; a candidate counts as first measured at the last rung.
 
     Of each run: `members` of its front; `curve`, the hypervolume after so many seconds of search, a point wherever it
-    rises; `seconds_to`, by run, when it first had what that run has at its end (None: never); and
-    `again`, the hypervolume of its front as it was measured again (None: it was not). `differences` says where the studies measure otherwise. Raises InputError if
-    the objectives differ, or a run has no trained candidate.
+    rises; `seconds_to`, by run, when it first had what that run has at its end (None: never); and `again`, the
+    hypervolume of its front as it was measured again (None: it was not). `differences` says where the studies measure
+    otherwise. Raises InputError if the objectives differ, or a run has no trained candidate.
     """
     objectives = runs[0].config.objectives
     maximise = [name == "accuracy" for name in objectives]
