@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from nas.architecture import Architecture
 from nas.blocks import BLOCKS
-from nas.config import RetrainConfig
 from nas.card import write_card
+from nas.config import RetrainConfig
 from nas.costs import costs
 from nas.data import DataConfig, Splits
 from nas.data import load as load_data

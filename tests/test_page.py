@@ -15,9 +15,11 @@ import pytest
 from browser import Opened, chromium
 
 from nas.architecture import Architecture
+from nas.cli import main
 from nas.costs import COSTS, combine, costs
 from nas.inputs import InputError
 from nas.pareto import hypervolume
+from nas.report.compare import compare_runs
 from nas.report.facts import report_facts
 from nas.report.importance import LEAST, importances, in_common
 from nas.report.page import write_page
@@ -335,3 +337,31 @@ def test_all_of_it_is_reached_by_keyboard(opened: Opened, facts: dict[str, Any])
     assert page.inner_text("#chosen .id") == ids[-1]
     assert page.get_attribute(f"#table tbody .pick:text-is('{ids[-1]}')", "aria-pressed") == "true"
     assert opened.wrong == []
+
+
+def test_a_comparison_is_a_page(browser: Any, run: Run, tmp_path: Path) -> None:
+    other = fakes.recorded(fakes.write_study(tmp_path / "b", **STUDY), tmp_path / "b" / EVIL[9:20], 40, seed=1)
+    found = compare_runs([run, other])
+    write_page(tmp_path / "compare.html", "compare", "two", found)
+    opened = Opened(browser, tmp_path / "compare.html", 400)
+    page = opened.page
+    assert page.locator("#runs tbody tr").count() == page.locator("#when tbody tr").count() == 2
+    for chart in ("fronts", "growth"):
+        assert page.locator(f"#{chart} .scatterlayer .trace").count() == 2
+    members = found["runs"][str(other.folder)]["members"]
+    assert [each["id"] for each in members] == other.front()["id"].tolist()
+    page.select_option("#x", "macs")
+    assert max(page.evaluate("document.getElementById('fronts').data[1].x")) == max(each["macs"] for each in members)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    violations = axe.Axe().run(page).response["violations"]
+    assert not violations, [(each["id"], each["nodes"][0]["html"][:200]) for each in violations]
+    assert opened.wrong == []
+
+
+def test_the_command_says_where_the_page_is(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "page.html"
+    assert main(["report", str(run.folder), "--output", str(file)]) == 0
+    assert capsys.readouterr().out.startswith(f"{file}: ") and file.stat().st_size < 6_000_000
+    assert main(["report", str(run.folder), "--output", str(tmp_path / "page.txt")]) == 2
+    assert "--output is" in (line := capsys.readouterr().err) and "a file that ends in .html" in line
