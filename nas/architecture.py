@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 import re
@@ -192,6 +193,10 @@ class Architecture:
             rows.append([f"{resolution}^2 x {channels}", stage.block, *map(spelled, cells)])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return f"<p>architecture <code>{self.id}</code></p><pre>{html.escape(self.table())}</pre>"
 
     def __str__(self) -> str:
         return f"{self.resolution}px: " + " | ".join(str(stage) for stage in self.stages if stage.n)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from nas.architecture import Architecture
 from nas.blocks import BLOCKS
+from nas.card import write_card
 from nas.config import RetrainConfig
 from nas.costs import costs
 from nas.data import DataConfig, Splits
@@ -193,7 +194,9 @@ class _Training:
         table = pd.DataFrame([vars(epoch) for epoch in curve])
         write_whole(folder / "curve.csv", lambda path: table.to_csv(path, index=False))
         seconds = sum(epoch.seconds for epoch in curve)
-        write_json(folder / "result.json", self._tested(folder, splits, images, seconds))
+        result = self._tested(folder, splits, images, seconds)
+        write_card(folder, self.architecture, result)
+        write_json(folder / "result.json", result)
 
     def _begin(self, folder: Path) -> None:
         """Writes what the training starts from, where it does not start from nothing, into start.json.

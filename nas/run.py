@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -194,6 +195,12 @@ class Run:
         measured = self.measured()
         known = [measured.get(name, {}).get("ms") for name in front["id"]]
         return front.assign(measured_ms=pd.Series(known, index=front.index, dtype="Float64"))
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the front, the numbers that matter."""
+        front = self.front()
+        shown = front[["id", *dict.fromkeys(["accuracy", "params", "macs", *self.config.objectives]), "knee"]]
+        return f"<p><b>{html.escape(self.config.name)}</b>: {len(front)} on the front</p>{shown.to_html(index=False)}"
 
     def receipt(self, trials: pd.DataFrame, front: pd.DataFrame) -> dict[str, Any]:
         """What its rungs saved, given its tables, see `nas.tables.receipt`."""

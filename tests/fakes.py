@@ -162,6 +162,62 @@ def search(file: Path, folder: Path, evaluator: Evaluator, trials: int | None = 
     return run
 
 
+def recorded(file: Path, folder: Path, count: int, seed: int = 0, reason: str = "boom") -> Run:
+    """A run with a record that no search made: `count` candidates drawn from the space, most of them trained, with
+    accuracies that follow their parameters, at three rungs; some were cut or failed, for a `reason`."""
+    import datetime
+    import json
+    import math
+    import random
+
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    from nas.config import StudyConfig
+    from nas.costs import costs
+    from nas.run import Run
+
+    rng, begun = random.Random(seed), datetime.datetime(2026, 1, 1)
+    run = Run.create(folder, StudyConfig.load(file))
+    space, config = run.space(), run.config
+    trials = []
+    for number in range(count):
+        member = space.sample(rng)
+        params = space.encode(member)
+        known = costs(member)
+        share = rng.random()
+        outcome = "trained" if share < 0.7 else "cut" if share < 0.9 else "failed" if share < 0.95 else "over budget"
+        top = min(0.99, 0.08 * math.log(known["params"]) + rng.gauss(0, 0.03))
+        measured = {"trained": 3, "cut": rng.choice([1, 2])}.get(outcome, 0)
+        rungs = [
+            {"accuracy": top * (0.5 + rung / 6), "epochs": 3**rung, "seconds": 2.0 * rung, "curve": []}
+            for rung in range(1, measured + 1)
+        ]
+        attrs = {
+            "candidate": {"id": member.id, "costs": known, "architecture": member.to_dict()},
+            "rungs": rungs,
+            "outcome": outcome,
+            "reason": reason if outcome == "failed" else "",
+        }
+        failed = outcome == "failed"
+        values = [top if name == "accuracy" else known[name] for name in config.objectives]
+        trial = create_trial(
+            state=TrialState.FAIL if failed else TrialState.COMPLETE,
+            values=None if failed else values,
+            params=params,
+            distributions={name: space.distributions[name] for name in params},
+            user_attrs=json.loads(json.dumps(attrs)),
+        )
+        trial.datetime_start = begun + datetime.timedelta(seconds=10 * number)
+        trial.datetime_complete = trial.datetime_start + datetime.timedelta(seconds=8)
+        trials.append(trial)
+    (folder / "journal.log").touch()
+    directions = ["maximize" if name == "accuracy" else "minimize" for name in config.objectives]
+    study = optuna.create_study(study_name=config.name, storage=run.open_storage(), directions=directions)
+    study.add_trials(trials)
+    return run
+
+
 if __name__ == "__main__":
     import optuna
 

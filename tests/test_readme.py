@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -13,21 +15,24 @@ from nas.blocks import BLOCKS, options_of
 from nas.cli import commands as cli
 from nas.cli.arguments import make_parser
 from nas.config import StudyConfig
+from nas.report.where import COLUMNS as WHERE_COLUMNS
+from nas.report.where import columns_of, where
 from nas.space import Space
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-DOCS = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-CLUSTER = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
 COMMANDS = re.findall(r"^    (nas [^\n]*)", README, re.MULTILINE)
+DOCS = {file.name: file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md"))}
+CLUSTER = re.findall(r"```yaml\n(.*?)```", DOCS["cluster.md"], re.DOTALL)
+IN_DOCS = [each for text in DOCS.values() for each in re.findall(r"^    (nas [^\n\\]*)", text, re.MULTILINE)]
 
 
 def snippet(start: str) -> str:
     return next(text for text in SNIPPETS if text.startswith(start))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *IN_DOCS])
 def test_commands_parse_and_name_files_that_exist(command: str) -> None:
     words = shlex.split(command, comments=True)
     make_parser().parse_args(words[1:])
@@ -36,13 +41,22 @@ def test_commands_parse_and_name_files_that_exist(command: str) -> None:
             assert (ROOT / word).is_file(), word
 
 
-@pytest.mark.parametrize("command", re.findall(r"^    (nas [^\n]*)", DOCS, re.MULTILINE))
-def test_commands_of_the_cluster_parse(command: str) -> None:
-    make_parser().parse_args(shlex.split(command.removesuffix("\\"))[1:])
-
-
 def test_there_are_commands() -> None:
     assert {shlex.split(command)[1] for command in COMMANDS} == cli.COMMANDS.keys()
+
+
+def test_what_the_docs_say_of_a_condition_and_of_an_extra_is_so() -> None:
+    assert IN_DOCS
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for text in DOCS.values():
+        assert set(re.findall(r"mobile-nas\[(\w+)\]", text)) <= extras.keys()
+    table = pd.DataFrame({name: [1.0] for name in WHERE_COLUMNS})
+    for command in [*COMMANDS, *IN_DOCS]:
+        options = make_parser().parse_args(shlex.split(command, comments=True)[1:])
+        if getattr(options, "where", None):
+            where(table, options.where)
+        if getattr(options, "columns", None):
+            columns_of(options.columns, table)
 
 
 def test_the_study_snippet_is_a_study() -> None:
@@ -56,10 +70,10 @@ def test_the_rungs_snippet_goes_into_a_study() -> None:
     assert [rung.epochs for rung in proxy.ladder()] == [1, 3, 9] and proxy.keep < 1
 
 
-@pytest.mark.parametrize("snippet", [*(x for x in SNIPPETS if "executor:" in x), *CLUSTER])
-def test_what_a_study_says_of_executors_goes_into_one(snippet: str) -> None:
+@pytest.mark.parametrize("text", [*(x for x in SNIPPETS if "executor:" in x), *CLUSTER])
+def test_what_a_study_says_of_executors_goes_into_one(text: str) -> None:
     study = yaml.safe_load(snippet("name: cifar10_small"))
-    assert StudyConfig.of(study | yaml.safe_load(snippet), "README").executor.name == "ray"
+    assert StudyConfig.of(study | yaml.safe_load(text), "README").executor.name == "ray"
 
 
 def test_the_retrain_snippet_goes_into_a_study() -> None:
@@ -96,6 +110,12 @@ def test_the_table_of_blocks_has_their_options_and_defaults(block: str) -> None:
             ),
             row,
         ), (block, name)
+
+
+def test_links_of_the_docs_exist() -> None:
+    for text in DOCS.values():
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / "docs" / target).exists(), target
 
 
 def test_links_and_pictures_exist() -> None:

@@ -31,6 +31,7 @@ from nas.report.compare import compare_runs, compare_text, plot_compare
 from nas.report.describe import describe_space, wilson
 from nas.report.plot import FORMATS, draw_front, plot_front, short_number
 from nas.report.progress import SearchWatch, TrainingWatch, TrustWatch, duration
+from nas.report.sketch import sketch
 from nas.report.space import space_text
 from nas.report.tables import front_csv, front_records
 from nas.report.text import aligned, front_text, front_view, receipt_text, short_stages
@@ -460,7 +461,8 @@ def searching(size: int = 120, trials: int = 4, before: int = 0) -> Any:
     trial = SimpleNamespace(user_attrs={"outcome": "trained"})
     return SimpleNamespace(
         space=SimpleNamespace(name="tiny", size=size),
-        config=SimpleNamespace(trials=trials, workers=2),
+        config=SimpleNamespace(trials=trials, workers=2, objectives=["accuracy", "params"]),
+        pending={},
         run=SimpleNamespace(folder="runs/made"),
         study=SimpleNamespace(get_trials=lambda deepcopy: [trial] * before),
         record={},
@@ -506,6 +508,33 @@ def test_a_search_in_a_terminal_is_a_bar_of_one_line(screen: io.StringIO) -> Non
     assert last.split()[0] == "1/400"
     assert "best 0.5000 at 1,234 params | 60 s each, 3.3 h left" in last
     assert "not trained" not in last and len(last.partition("\x1b[?")[0].rstrip()) <= 80
+
+
+def test_a_sketch_of_a_front() -> None:
+    assert sketch([100, 1000, 10_000, 10_000], [0.5, 0.75, 1.0, 0.5], "params", 40, 5) == [
+        " 1.0000 │                              ◆",
+        "        │",
+        "        │               ◆",
+        "        │",
+        " 0.5000 │◆                             ·",
+        "        └───────────────────────────────",
+        "         100                  10k params",
+    ]
+    assert sketch([100], [0.5], "params", 40) == sketch([1, 2], [0.5, 0.6], "params", 20) == []
+
+
+@pytest.mark.parametrize("screen", [True], indirect=True)
+def test_a_search_in_a_tall_terminal_shows_its_front(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = searching(trials=400)
+    for lines, shown in ((10, False), (40, True)):
+        monkeypatch.setenv("LINES", str(lines))
+        with SearchWatch() as watch:
+            watch.start(study)
+            tell(watch, study, "trained", 0.5)
+            study.record["other"] = replace(study.record[f"{0:012x}"], accuracy=0.6, costs={"params": 5000, "macs": 1})
+            tell(watch, study, "trained", 0.5)
+        assert ("◆" in screen.getvalue()) == shown
+    assert "0 in training" in screen.getvalue()
 
 
 @pytest.mark.parametrize("screen", [False], indirect=True)

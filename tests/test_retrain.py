@@ -113,6 +113,7 @@ def test_overrides_and_default_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_result(done: Retrained, studied: Path) -> None:
     assert sorted(file.name for file in done.folder.iterdir() if file.name != "train.lock") == [
+        "README.md",
         "architecture.yaml",
         "curve.csv",
         "result.json",

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
 from nas.inputs import InputError
-from nas.storages import Gathered, open_database, open_journal, shown, sole_driver
+from nas.storages import Gathered, open_database, open_journal, sole_driver, without_password
 from nas.storages.journal import _lock_type
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -143,8 +143,8 @@ def test_the_lock_is_a_symbolic_link_where_there_are_any(tmp_path: Path, monkeyp
         ("me:secret@host", "host"),
     ],
 )
-def test_a_password_is_not_shown(url: str, seen: str) -> None:
-    assert shown(url) == seen
+def test_a_password_is_not_without_password(url: str, seen: str) -> None:
+    assert without_password(url) == seen
 
 
 def test_the_line_of_a_database_that_cannot_be_opened_has_no_password() -> None:

@@ -59,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_space,
         _add_search,
         _add_front,
+        _add_report,
         _add_compare,
         _add_retrain,
         _add_bench,
@@ -102,6 +103,8 @@ where it was."""
     parser.add_argument("study", metavar="STUDY", help="a study (YAML)")
     parser.add_argument("--run", metavar="DIR", help="folder of the results (default runs/NAME)")
     parser.add_argument("--trials", type=positive, metavar="N", help="candidates to train in all")
+    rule = "log candidates there, too: tensorboard (into the run) or mlflow (MLFLOW_TRACKING_URI); may be repeated"
+    parser.add_argument("--track", action="append", default=[], metavar="TRACKER", help=rule)
     rule = "begin no new candidate after so many hours; then the front is measured again"
     parser.add_argument("--hours", type=hours, default=math.inf, metavar="H", help=rule)
     _add_changes(parser)
@@ -114,12 +117,33 @@ def _add_front(commands: Any) -> None:
 The front holds the candidates that no other beats in all objectives. Its knee
 is the point farthest below the front's chord, error and costs on log scales.
 Works while the search is running, too."""
-    parser = _add(commands, "front", summary, text, "nas front runs/quickstart --pick knee")
+    example = "nas front runs/quickstart --where 'params < 20k and accuracy > 0.9' --sort=-accuracy"
+    parser = _add(commands, "front", summary, text, example)
     _add_run(parser)
+    rule = "its members of which this holds: comparisons with < <= > >= = !=, joined by and, or"
+    parser.add_argument("--where", metavar="CONDITION", help=rule)
+    rule = "by this column, falling with a minus in front: --sort=-accuracy"
+    parser.add_argument("--sort", metavar="COLUMN", help=rule)
+    parser.add_argument("--columns", metavar="NAMES", help="these alone, with commas between: id,accuracy,macs")
     parser.add_argument("--pick", metavar="WHICH", help="one network in full: knee, best (accuracy) or an id")
     parser.add_argument("--csv", metavar="FILE", help="write the table there")
     parser.add_argument("--plot", metavar="FILE", help="write the picture there (.png, .svg, .pdf)")
     _add_json(parser)
+
+
+def _add_report(commands: Any) -> None:
+    summary = "a run as one page for a browser: the front, networks, what matters, how it went"
+    text = """\
+One HTML file that needs no network and nothing beside it. Works while the search is
+running, too; --watch writes it again until the search is complete, and the page
+reads itself again."""
+    parser = _add(commands, "report", summary, text, "nas report runs/quickstart --watch")
+    _add_run(parser)
+    parser.add_argument("--output", metavar="FILE", help="write the page there (default RUN/report.html)")
+    rule = "write it again every SECONDS (default 30) while the search goes on"
+    parser.add_argument("--watch", nargs="?", type=positive, const=30, metavar="SECONDS", help=rule)
+    rule = "a space of published networks to mark (default: those beside the study's own); may be repeated"
+    parser.add_argument("--reference", action="append", metavar="SPACE", help=rule)
 
 
 def _add_compare(commands: Any) -> None:
@@ -132,6 +156,7 @@ again."""
     parser = _add(commands, "compare", summary, text, "nas compare runs/a runs/b --plot compare.svg")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs with the same objectives")
     parser.add_argument("--plot", metavar="FILE", help="write hypervolume against time there (.png, .svg, .pdf)")
+    parser.add_argument("--output", metavar="FILE", help="write a page for a browser there (.html)")
     _add_json(parser)
 
 

@@ -57,17 +57,24 @@ def _budget(items: list[str], costs: Iterable[str] | None = None) -> dict[str, f
 def _search(options: argparse.Namespace) -> None:
     import optuna
 
+    from nas.config import StudyConfig
     from nas.report.progress import SearchWatch
     from nas.report.tables import front_records, save_tables
-    from nas.study import search
+    from nas.study import Told, search
+    from nas.tracking import tracking
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _check_run(options.run)
     overrides = _overrides(options, {"trials": options.trials})
-    with SearchWatch() as watch:
-        run, exhausted = search(
-            options.study, options.run, overrides, watch.start, watch.told, options.hours, watch.progress
-        )
+    name = StudyConfig.load(options.study, overrides).name
+    folder = Path(options.run or Path("runs", name))
+    with SearchWatch() as watch, tracking(options.track, folder, name) as track:
+
+        def told(each: Told) -> None:
+            watch.told(each)
+            track(each)
+
+        run, exhausted = search(options.study, folder, overrides, watch.start, told, options.hours, watch.progress)
     if exhausted:
         complain(exhausted)
     trials, front = save_tables(run)
@@ -95,6 +102,8 @@ def _overrides(options: argparse.Namespace, more: dict[str, Any]) -> list[str]:
 def _front(options: argparse.Namespace) -> None:
     from nas.report.plot import plot_front
     from nas.report.tables import front_csv, front_records
+    from nas.report.text import columns_text
+    from nas.report.where import columns_of, in_order, where
     from nas.run import Run
 
     run = Run.open(options.run)
@@ -103,16 +112,23 @@ def _front(options: argparse.Namespace) -> None:
     trials = run.trials()
     front = run.front_of(trials)
     facts = None if options.pick is None else _picked(run, options.pick, front)
+    shown = front if options.where is None else where(front, options.where)
+    shown = shown if options.sort is None else in_order(shown, options.sort)
+    columns = None if options.columns is None else columns_of(options.columns, front)
     if options.csv:
-        _write("--csv", options.csv, lambda path: front_csv(front, path))
+        _write("--csv", options.csv, lambda path: front_csv(shown, path, columns))
     if options.plot:
         _write("--plot", options.plot, lambda path: plot_front(run.config, trials, front, path))
     if options.json:
-        _print_json(facts or front_records(front))
+        _print_json(facts or front_records(shown, columns))
     elif facts:
         _print_picked(run, facts)
+    elif shown.empty and len(front):
+        print(f"none of the front's {len(front)} members: {options.where}")
+    elif columns:
+        print(columns_text(shown, columns))
     else:
-        _print_front(run, trials, front)
+        _print_front(run, trials, front, shown)
 
 
 def _picked(run: Run, which: str, front: pd.DataFrame) -> dict[str, Any]:
@@ -132,7 +148,7 @@ def _print_picked(run: Run, facts: dict[str, Any]) -> None:
     print(f"\nnext: nas retrain {shlex.quote(str(run.folder))} --pick {facts['id']}")
 
 
-def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
+def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame, shown: pd.DataFrame | None = None) -> None:
     from nas.report.text import front_text, receipt_text
 
     folder = shlex.quote(str(run.folder))
@@ -140,7 +156,7 @@ def _print_front(run: Run, trials: pd.DataFrame, front: pd.DataFrame) -> None:
         print(f"no trained candidate yet\n\nnext: nas search STUDY --run {folder}")
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(front_text(front, run.config.objectives, width))
+    print(front_text(front if shown is None else shown, run.config.objectives, width))
     if text := receipt_text(run.receipt(trials, front)):
         print(f"\n{text}")
     print(f"\nnext: nas front {folder} --pick knee, then: nas retrain {folder} --pick knee")
@@ -155,6 +171,8 @@ def _check_file(option: str, path: str | None) -> None:
         return
     if option == "--plot" and Path(path).suffix[1:] not in FORMATS:
         raise refuse(option, path, "a file that ends in " + ", ".join(f".{kind}" for kind in FORMATS))
+    if option == "--output" and Path(path).suffix != ".html":
+        raise refuse(option, path, "a file that ends in .html")
     if Path(path).is_dir() or not Path(path).absolute().parent.is_dir():
         raise refuse(option, path, "a file in a folder that exists")
 
@@ -232,11 +250,16 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from nas.report.compare import compare_runs, compare_text, plot_compare
+    from nas.report.page import write_page
     from nas.run import Run
 
     _check_file("--plot", options.plot)
+    _check_file("--output", options.output)
     folders = {Path(folder).resolve(): folder for folder in options.runs}
     facts = compare_runs([Run.open(folder) for folder in folders.values()])
+    if options.output:
+        title = f"{len(folders)} searches, side by side"
+        _write("--output", options.output, lambda path: write_page(path, "compare", title, facts))
     _show(options, facts, compare_text, plot_compare)
 
 
@@ -252,6 +275,21 @@ def _show(
         _print_json(facts)
     else:
         print(text(facts))
+
+
+def _report(options: argparse.Namespace) -> None:
+    import optuna
+
+    from nas.report.watch import write_report
+    from nas.run import Run
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    run = Run.open(options.run)
+    file = options.output or str(run.folder / "report.html")
+    _check_file("--output", file)
+    for status in write_report(run, Path(file), options.reference, options.watch):
+        print(f"{file}: {status['done']:,} of {status['wanted']:,} candidates", flush=True)
+    print(f"\nnext: open {shlex.quote(file)} in a browser")
 
 
 def _trust(options: argparse.Namespace) -> None:
@@ -287,6 +325,7 @@ COMMANDS = {
     "space": _space,
     "search": _search,
     "front": _front,
+    "report": _report,
     "compare": _compare,
     "retrain": _retrain,
     "bench": _bench,

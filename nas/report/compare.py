@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from optuna.trial import FrozenTrial
 
+from nas.costs import COSTS
 from nas.inputs import InputError
 from nas.pareto import hypervolume, hypervolumes
+from nas.report.growth import Array, measured, reference, rises
 from nas.report.plot import line, save_figure
 from nas.report.progress import duration
 from nas.report.text import aligned
 from nas.run import Run
 from nas.tables import front_table, trials_table
 
-Array = NDArray[np.float64]
-BEYOND = 0.1
-"""Of the range of an objective, how far the reference is beyond the worst: so the ends of a front count, too."""
-
 
 def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """Plain values. Hypervolumes are shares of that of all candidates of all runs together, measured from `reference`,
     a tenth of its range beyond the worst in each objective; a candidate counts as first measured at the last rung.
 
-    Of each run: `curve`, the hypervolume after so many seconds of search, a point wherever it rises; `seconds_to`, by
-    run, when it first had what that run has at its end (None: never); and `again`, the hypervolume of its front as it
-    was measured again (None: it was not). `differences` says where the studies measure otherwise. Raises InputError if
-    the objectives differ, or a run has no trained candidate.
+    Of each run: `members` of its front; `curve`, the hypervolume after so many seconds of search, a point wherever it
+    rises; `seconds_to`, by run, when it first had what that run has at its end (None: never); and `again`, the
+    hypervolume of its front as it was measured again (None: it was not). `differences` says where the studies measure
+    otherwise. Raises InputError if the objectives differ, or a run has no trained candidate.
     """
     objectives = runs[0].config.objectives
     maximise = [name == "accuracy" for name in objectives]
@@ -42,10 +39,9 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
                 f"{name}: its objectives are {here}, but must be {objectives} as those of {runs[0].folder}"
             )
         trials, sittings = run.record()
-        tables[name], found[name] = trials_table(trials), _measured(run, trials, sittings)
+        tables[name], found[name] = trials_table(trials), measured(run.folder, trials, sittings)
     points = np.vstack([values for _, values in found.values()])
-    beyond = BEYOND * np.where(np.ptp(points, axis=0) > 0, np.ptp(points, axis=0), 1.0)
-    worst = np.where(maximise, points.min(axis=0) - beyond, points.max(axis=0) + beyond)
+    worst = reference(points, maximise)
     whole = hypervolume(points, worst, maximise)
     facts: dict[str, Any] = {}
     for run, (name, (seconds, values)) in zip(runs, found.items(), strict=True):
@@ -59,6 +55,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
             "epochs": spent["epochs"],
             "hours": round(float(seconds[-1]) / 3600, 4),
             "front": len(members),
+            "members": json.loads(members[["id", "accuracy", *COSTS]].to_json(orient="records", double_precision=15)),
             "curve": _curve(seconds, hypervolumes(values, worst, maximise) / whole),
             "again": hypervolume(members[objectives].to_numpy(float), worst, maximise) / whole if repeated else None,
         }
@@ -75,33 +72,6 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _measured(run: Run, trials: list[FrozenTrial], sittings: list[float]) -> tuple[Array, Array]:
-    """Of the trained candidates in the order in which they ended: seconds (n,) of search, and objectives (n, k)."""
-    ended = [trial for trial in trials if trial.datetime_start and trial.datetime_complete]
-    trained = sorted((trial for trial in ended if trial.user_attrs.get("outcome") == "trained"), key=_end)
-    if not trained:
-        raise InputError(f"{run.folder}: has no trained candidate yet")
-    events = np.sort([when for trial in ended for when in (_begin(trial), _end(trial))])
-    ends = np.array([_end(trial) for trial in trained])
-    seconds = ends - events[0]
-    for sitting in sittings:
-        # Between two sittings nothing happens: what was in training when the first ended counts to its last event.
-        place = int(np.searchsorted(events, sitting))
-        if place:
-            seconds[ends >= sitting] -= sitting - events[place - 1]
-    return seconds, np.array([trial.values for trial in trained], dtype=np.float64)
-
-
-def _begin(trial: FrozenTrial) -> float:
-    assert trial.datetime_start is not None
-    return trial.datetime_start.timestamp()
-
-
-def _end(trial: FrozenTrial) -> float:
-    assert trial.datetime_complete is not None
-    return trial.datetime_complete.timestamp()
-
-
 def _differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Where the runs measure otherwise: values by key path, one for each run."""
     fixed = [run.config.fixed() for run in runs]
@@ -111,8 +81,8 @@ def _differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 def _curve(seconds: Array, shares: Array) -> list[tuple[float, float]]:
     """The points at which the shares (n,) rise."""
-    rises = np.diff(shares, prepend=-1.0) > 0
-    return list(zip(seconds[rises].round(1).tolist(), shares[rises].tolist(), strict=True))
+    places = rises(shares)
+    return list(zip(seconds[places].round(1).tolist(), shares[places].tolist(), strict=True))
 
 
 def compare_text(facts: dict[str, Any]) -> str:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 from rich.progress import TextColumn as Text
+from rich.text import Text as Plain
 
+from nas.report.sketch import MEMBER, TRAINED, sketch
 from nas.study import Study, Told
 from nas.training import Epoch
 from nas.trust import Experiment, Step
 
 BAR_WIDTH = 12
 SEPARATOR = " | "
+SKETCH_LINES, SKETCH_WIDTH = 20, 72
+
+
+class _Bar(Progress):
+    """With lines below it."""
+
+    below: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.below:
+            yield Plain("\n".join(self.below))
 
 
 class _Watch:
@@ -25,7 +39,7 @@ class _Watch:
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         columns = (MofNCompleteColumn(), BarColumn(BAR_WIDTH), TimeElapsedColumn(), Text("{task.fields[note]}"))
-        self.bar = Progress(*columns, console=self.console, refresh_per_second=2)
+        self.bar = _Bar(*columns, console=self.console, refresh_per_second=2)
         self.task: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -56,7 +70,8 @@ class _Watch:
 
 
 class SearchWatch(_Watch):
-    """Best so far, rate, time left, and how many proposals were not trained."""
+    """Best so far, rate, time left, and how many proposals were not trained; in a terminal of SKETCH_LINES lines or
+    more the front, too, and how many are in training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,6 +100,7 @@ class SearchWatch(_Watch):
         done, wanted = self.study.trained, self.study.config.trials
         pace = self._pace(self.study) if told.confirms is None else ["measuring the front again"]
         notes = [*self._best(self.study, told), *pace]
+        self.bar.below = self._sketch(self.study) if self.live else ()
         self.show(done, wanted, [*notes, *([f"{self.skipped} not trained"] if self.skipped else [])])
         measured = told.outcome in {"trained", "cut", "confirmation"}
         if told.outcome == "failed" or (measured and not self.live):
@@ -99,6 +115,16 @@ class SearchWatch(_Watch):
             if each.outcome == "trained" and (self.best is None or (each.accuracy or 0) > (self.best.accuracy or 0)):
                 self.best = each
         return [] if self.best is None else [f"best {self.best.accuracy:.4f} at {self.best.costs['params']:,} params"]
+
+    def _sketch(self, study: Study) -> list[str]:
+        if self.console.height < SKETCH_LINES:
+            return []
+        name = next((name for name in study.config.objectives if name != "accuracy"), "params")
+        trained = [told for told in study.record.values() if told.outcome == "trained" and told.accuracy is not None]
+        costs, accuracies = [told.costs[name] for told in trained], [told.accuracy or 0.0 for told in trained]
+        lines = sketch(costs, accuracies, name, min(self.console.width, SKETCH_WIDTH))
+        about = f"{MEMBER} front, {TRAINED} trained ({len(trained)}), {len(study.pending)} in training"
+        return [*lines, f"{'':9}{about}"] if lines else []
 
     def _pace(self, study: Study) -> list[str]:
         if not self.seconds:

@@ -13,7 +13,7 @@ from nas.costs.check import cross_check
 from nas.files import write_json, write_text, write_whole
 from nas.report.plot import plot_front
 from nas.run import Run
-from nas.tables import front_table, save_csv
+from nas.tables import save_csv
 
 _LONG = ["rungs", "architecture", "reason", "outcome", "rung", "audited_at", "confirms"]
 
@@ -39,12 +39,18 @@ def save_tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     return trials, front
 
 
-def front_csv(front: pd.DataFrame, path: Path) -> None:
-    """The front for people and spreadsheets: without the long columns, and those that are the same for all members."""
-    save_csv(front.drop(columns=_LONG), path)
+def front_csv(front: pd.DataFrame, path: Path, columns: list[str] | None = None) -> None:
+    """The front for people and spreadsheets: these columns, or all without the long ones, and those that are the same
+    for all members."""
+    save_csv(_columns(front, columns), path)
 
 
-def front_records(front: pd.DataFrame) -> list[dict[str, Any]]:
+def front_records(front: pd.DataFrame, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """The front as plain values, the columns those of `front_csv`."""
-    records: list[dict[str, Any]] = json.loads(front.drop(columns=_LONG).to_json(orient="records", double_precision=15))
+    text = _columns(front, columns).to_json(orient="records", double_precision=15)
+    records: list[dict[str, Any]] = json.loads(text)
     return records
+
+
+def _columns(front: pd.DataFrame, columns: list[str] | None) -> pd.DataFrame:
+    return front.drop(columns=_LONG) if columns is None else front[columns]

@@ -27,6 +27,22 @@ def front_text(front: pd.DataFrame, objectives: list[str], width: int | None) ->
     return "\n".join([*lines, *([f"\nall of them: {shared}"] if shared else [])])
 
 
+def columns_text(front: pd.DataFrame, columns: Sequence[str]) -> str:
+    """The table with these columns alone."""
+    rows = [[_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in front[columns].to_numpy()]
+    return "\n".join(line.rstrip() for line in aligned([list(columns), *rows]))
+
+
+def _cell(name: str, value: Any) -> str:
+    if pd.isna(value):
+        return "not yet" if name == "measured_ms" else ""
+    if name in COSTS:
+        return f"{value:,.0f}"
+    if isinstance(value, float):
+        return f"{value:.1f}" if name == "seconds" else f"{value:.4f}"
+    return spelled(value)
+
+
 def receipt_text(receipt: Mapping[str, Any]) -> str:
     """What the rungs saved; empty if there is but one."""
     reached, epochs, audit = receipt["reached"], receipt["epochs"], receipt["audit"]
@@ -63,12 +79,6 @@ def front_view(front: pd.DataFrame, objectives: list[str]) -> tuple[pd.DataFrame
         view[name] = [_cell(name, value) for value in front[name]]
     shared, view["stages"] = short_stages([Architecture.from_json(text) for text in front["architecture"]])
     return view, shared
-
-
-def _cell(name: str, value: Any) -> str:
-    if value != value or value is None or str(value) == "<NA>":
-        return "not yet"
-    return f"{value:,.0f}" if name in COSTS else f"{value:.4f}"
 
 
 def short_stages(architectures: Sequence[Architecture]) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -201,6 +202,15 @@ class Space:
                         if found not in seen and self.problem(found) is None:
                             seen.add(found)
                             yield found
+
+    def _repr_html_(self) -> str:
+        """For notebooks: its size and its choices."""
+        rows = "".join(
+            f"<tr><td><code>{html.escape(name)}</code></td><td>{html.escape(', '.join(map(str, values)))}</td></tr>"
+            for name, values in self.choices.items()
+        )
+        head = f"space <b>{html.escape(self.name)}</b>: {self.size:,} architectures, {len(self.choices)} choices"
+        return f"<p>{head}</p><details><summary>choices</summary><table>{rows}</table></details>"
 
     @cached_property
     def members(self) -> Members:

@@ -1,7 +1,7 @@
 """Where the record of a study is kept: a journal in the run's folder, or a database, opened so that it stays whole."""
 
-from nas.storages.databases import open_database, shown, sole_driver
+from nas.storages.databases import open_database, sole_driver, without_password
 from nas.storages.gathered import Gathered
 from nas.storages.journal import mend_journal, open_journal
 
-__all__ = ["Gathered", "mend_journal", "open_database", "open_journal", "shown", "sole_driver"]
+__all__ = ["Gathered", "mend_journal", "open_database", "open_journal", "sole_driver", "without_password"]

@@ -35,12 +35,12 @@ def open_database(url: str, where: str) -> BaseStorage:
         return storage
     except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
         missing = isinstance(error, ImportError) and "psycopg" in str(error)
-        reason = _POSTGRESQL_HINT if missing else str(error).partition("\n")[0].replace(url, shown(url))
+        reason = _POSTGRESQL_HINT if missing else str(error).partition("\n")[0].replace(url, without_password(url))
         rule = f"the URL of a database that can be opened, such as sqlite:///x.db ({reason or type(error).__name__})"
-        raise refuse(where, shown(url), rule) from None
+        raise refuse(where, without_password(url), rule) from None
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """The URL with *** for its password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -62,7 +62,8 @@ def sole_driver(url: str, study: str) -> Iterator[None]:
     from sqlalchemy.engine import make_url
     from sqlalchemy.pool import NullPool
 
-    address, taken = make_url(url), f"storage {shown(url)!r}: study {study} is being searched by another process"
+    address = make_url(url)
+    taken = f"storage {without_password(url)!r}: study {study} is being searched by another process"
     if address.get_backend_name() == "sqlite" and address.database not in {None, "", ":memory:"}:
         lock = FileLock(f"{address.database}.{study}.lock")
         try:

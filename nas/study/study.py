@@ -27,7 +27,7 @@ from nas.machine import versions
 from nas.run import Run
 from nas.samplers import make_sampler, uniform_proposals
 from nas.space import Space
-from nas.storages import Gathered, shown, sole_driver
+from nas.storages import Gathered, sole_driver, without_password
 from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
 from nas.study.pace import Pace
@@ -71,6 +71,10 @@ class Study:
             load_if_exists=True,
         )
         self._claim()
+        if self.study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(self.config.objectives)  # as Optuna's dashboard shows them
         self.study_id = self.storage.get_study_id_from_name(self.config.name)
         self.record: dict[str, Told] = {}  # by id: trained, cut and failed
         self.trained = 0  # the candidates that did not fail, also those that were cut
@@ -149,7 +153,7 @@ class Study:
         claim = self.study.user_attrs.get("claim", {"study": study, "space": space})
         # A key that a later version has and the claim has not yet is no difference.
         if claim["space"] != space or any(claim["study"].get(key, value) != value for key, value in study.items()):
-            where = f"{self.run.folder}: storage {shown(self.config.storage)!r}"
+            where = f"{self.run.folder}: storage {without_password(self.config.storage)!r}"
             rule = "choose another name or storage"
             raise InputError(f"{where} holds another study named {self.config.name}; {rule}")
         self.study.set_user_attr("claim", claim)

@@ -1,0 +1,38 @@
+"""MLflow: an experiment for the study, a run for each candidate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nas.inputs import InputError
+from nas.study import Told
+from nas.tracking.tracker import MEASURED, Tracker
+
+
+class _MLflow(Tracker):
+    def __init__(self, study: str) -> None:
+        try:
+            from mlflow import MlflowClient
+        except ImportError:
+            raise InputError("mlflow is not installed: pip install 'mobile-nas[mlflow]'") from None
+        self.client = MlflowClient()
+        known = self.client.get_experiment_by_name(study)
+        self.experiment = known.experiment_id if known else self.client.create_experiment(study)
+
+    def tell(self, told: Told) -> None:
+        if told.outcome not in MEASURED and told.outcome != "failed":
+            return
+        tags = {"outcome": told.outcome, "number": str(told.number), "reason": told.reason}
+        run = self.client.create_run(self.experiment, tags=tags, run_name=told.id).info.run_id
+        for name, value in {"accuracy": told.accuracy, "seconds": told.seconds, **told.costs}.items():
+            if value is not None:
+                self.client.log_metric(run, name, float(value))
+        self.client.set_terminated(run, "FAILED" if told.outcome == "failed" else "FINISHED")
+
+    def close(self) -> None:
+        """Every run was ended when it was told."""
+
+
+def mlflow(folder: Path, study: str) -> Tracker:
+    """Into the server, or folder, that MLFLOW_TRACKING_URI names."""
+    return _MLflow(study)

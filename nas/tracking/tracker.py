@@ -1,0 +1,20 @@
+"""What a tracker is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from nas.study import Told
+
+MEASURED = {"trained", "cut", "confirmation"}
+"""The outcomes that have an accuracy and took time."""
+
+
+class Tracker(ABC):
+    """Takes what becomes of proposals, one after the other."""
+
+    @abstractmethod
+    def tell(self, told: Told) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...

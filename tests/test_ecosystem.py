@@ -1,0 +1,157 @@
+"""The tools that people have already: timm, the Hub's cards, TensorBoard, MLflow, Optuna's dashboard."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from pathlib import Path
+
+import fakes
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import nas
+from nas.card import write_card
+from nas.costs import costs
+from nas.inputs import InputError
+from nas.network import build
+from nas.run import Run
+from nas.space import Space
+from nas.study import Told
+from nas.timm_models import register
+from nas.tracking import TRACKERS, tracking
+
+ARCHITECTURE = Space.from_dict(yaml.safe_load(fakes.TOY)).sample(random.Random(0))
+RESULT = {
+    "test_accuracy": 0.75,
+    **costs(ARCHITECTURE),
+    "mean": [0.25],
+    "std": [0.5],
+    "classes": [str(digit) for digit in range(10)],
+    "images": {"train": 1437, "test": 360},
+    "data": {"source": "cifar10"},
+    "recipe": {"epochs": 3, "lr": 0.1},
+    "seed": 1,
+    "wall_seconds": 12.3,
+    "hardware": {"processor": "a processor: with a colon"},
+    "versions": {"torch": "2.0"},
+}
+TOLD = Told(3, "abc", "trained", 0.5, {"params": 1234, "macs": 56789}, 60.0, "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """As nas retrain leaves it."""
+    (tmp_path / "architecture.yaml").write_text(ARCHITECTURE.to_yaml(), encoding="utf-8")
+    save_file(build(ARCHITECTURE, seed=1).state_dict(), tmp_path / "weights.safetensors")
+    (tmp_path / "result.json").write_text(json.dumps(RESULT), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_card_has_its_head_in_yaml_and_its_numbers(folder: Path) -> None:
+    write_card(folder, ARCHITECTURE, RESULT)
+    _, head, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    about = yaml.safe_load(head)
+    assert about["pipeline_tag"] == "image-classification" and about["datasets"] == ["uoft-cs/cifar10"]
+    measured = about["model-index"][0]["results"][0]
+    assert measured["metrics"][0]["value"] == 0.75 and measured["dataset"]["split"] == "test"
+    assert "| 0.7500 |" in text and f"{RESULT['params']:,}" in text and ARCHITECTURE.table() in text
+
+
+def test_a_retrained_network_is_a_model_of_timm(folder: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
+    name = register(folder)
+    assert name == f"nas_{ARCHITECTURE.id}" and timm.is_model(name)
+    model = timm.create_model(name, pretrained=True).eval()
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(model(x), nas.load(folder)(x))
+    assert torch.equal(model.forward_head(model.forward_features(x)), model(x))
+    assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, model.num_features)
+    data = timm.data.resolve_model_data_config(model)
+    assert data["input_size"] == (1, 8, 8) and data["mean"] == (0.25,) and data["std"] == (0.5,)
+    other = timm.create_model(name, pretrained=True, num_classes=3).eval()
+    assert other(x).shape == (2, 3) and torch.equal(other.forward_features(x), model.forward_features(x))
+    other.reset_classifier(0)
+    assert other(x).shape == (2, model.num_features)
+
+
+def test_a_folder_without_a_result_is_no_model(folder: Path) -> None:
+    pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
+    (folder / "result.json").unlink()
+    with pytest.raises(InputError, match=r"is no finished retraining: result\.json: FileNotFoundError"):
+        register(folder)
+
+
+def test_tensorboard_has_every_candidate(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed (pip install 'mobile-nas[tensorboard]')")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with tracking(["tensorboard"], tmp_path, "toy") as tell:
+        tell(TOLD)
+        tell(Told(4, "", "impossible", None, {}, 0.0, "why"))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(each.step, each.value) for each in events.Scalars("accuracy/trained")] == [(3, 0.5)]
+    assert events.Scalars("cost/params")[0].value == 1234
+
+
+def test_mlflow_has_every_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed (pip install 'mobile-nas[mlflow]')")
+    made: dict[str, dict[str, float]] = {}
+
+    class Client:
+        def get_experiment_by_name(self, name: str) -> None:
+            return None
+
+        def create_experiment(self, name: str) -> str:
+            return name
+
+        def create_run(self, experiment: str, tags: dict[str, str], run_name: str) -> object:
+            made[run_name] = {}
+            return type("R", (), {"info": type("I", (), {"run_id": run_name})})
+
+        def log_metric(self, run: str, name: str, value: float) -> None:
+            made[run][name] = value
+
+        def set_terminated(self, run: str, status: str) -> None:
+            assert status == "FINISHED"
+
+    monkeypatch.setattr("mlflow.MlflowClient", Client)
+    with tracking(["mlflow"], tmp_path, "toy") as tell:
+        tell(TOLD)
+    assert made == {"abc": {"accuracy": 0.5, "seconds": 60.0, "params": 1234.0, "macs": 56789.0}}
+
+
+def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
+    message = "--track is 'wandb', but must be one of: mlflow, tensorboard"
+    with pytest.raises(InputError, match=message), tracking(["wandb"], tmp_path, "toy"):
+        pass
+    assert set(TRACKERS) == {"tensorboard", "mlflow"}
+
+
+def test_optunas_dashboard_reads_the_storage_with_names(tmp_path: Path, quiet_optuna: None) -> None:
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from optuna_dashboard import wsgi
+    file = fakes.write_study(tmp_path, trials=3, budget={"params": 3000})
+    run = fakes.search(file, tmp_path / "run", fakes.Tabular(tmp_path / "calls"))
+    found = asked(wsgi(Run.open(run.folder).open_storage()), "/api/studies/0")
+    assert found["objective_names"] == ["accuracy", "params"]
+    trained = [x for x in found["trials"] if "trained" in str([y for y in x["user_attrs"] if y["key"] == "outcome"])]
+    assert len(trained) == 3, found["trials"][0]["user_attrs"]
+    assert all(len(each["values"]) == 2 for each in trained)
+    assert {each["name"] for each in found["union_search_space"]} >= {"stem.c", "stages[0]"}
+
+
+def asked(application: object, path: str) -> dict:
+    from wsgiref.util import setup_testing_defaults
+
+    environment: dict = {"PATH_INFO": path, "QUERY_STRING": "after=0"}
+    setup_testing_defaults(environment)
+    body = b"".join(application(environment, lambda *head: None))  # type: ignore[operator]
+    assert body.startswith(b"{"), body
+    return json.loads(body)
