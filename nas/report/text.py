@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from nas.architecture import Architecture, Value, spelled
 from nas.blocks import options_of
 from nas.costs import COSTS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LEAST_WIDTH = 60
 """Columns for the stages beside the numbers; where there are fewer, they stand under them."""
