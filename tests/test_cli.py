@@ -126,8 +126,8 @@ BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9
 BLOCKS = "must be one of: bottleneck, classifier, conv, cse, identity, maxpool, separable, shuffle"
 SPACE_KEYS = "choices, classes, defaults, divisor, head, in_channels, name, resolution, stages, stem, width"
 STUDY_KEYS = (
-    "budget, data, device, enqueue, executor, name, objectives, proxy, retrain, sampler, space, storage, time_limit, "
-    "trials, workers"
+    "budget, data, device, enqueue, executor, latency, name, objectives, proxy, retrain, sampler, space, storage, "
+    "time_limit, trials, workers"
 )
 COSTS = "one of: block_memory_bytes, flops, macs, params, peak_memory_bytes, peak_memory_int8_bytes"
 QUANTITY = "must be a positive number, or one with a suffix k, M or G such as 0.363M"
@@ -192,11 +192,14 @@ STUDIES = [
     study("study.yaml: trials is a whole number of 1201 bits, but must be less than or", trials=16**300),
     study("study.yaml: workers is 999, but must be less than or equal to 256", workers=999),
     study(
-        "study.yaml: objectives is 'weight', but must be one of: accuracy, block_memory_bytes, flops, macs,",
+        "study.yaml: objectives is 'weight', but must be one of: accuracy, block_memory_bytes, flops, latency_ms, ",
         objectives=["weight"],
     ),
     study("study.yaml: objectives is ['params'], but must be accuracy and costs, each once", objectives=["params"]),
-    study(f"study.yaml: budget: name is 'weight', but must be {COSTS}", budget={"weight": 3}),
+    study(
+        "study.yaml: budget: name is 'weight', but must be one of: block_memory_bytes, flops, latency_ms, ",
+        budget={"weight": 3},
+    ),
     study("study.yaml: budget.params is '3q'", QUANTITY, budget={"params": "3q"}),
     study("study.yaml: budget[3] is 3, but must be a valid string", budget={3: 3}),
     study("budget: params 10 leaves nothing of space tiny: its cheapest architecture has ", budget={"params": 10}),
@@ -263,7 +266,9 @@ DATA = [
 # Words
 
 WORDS = [
-    case("", "arguments are required: COMMAND", "{space,search,front,compare,retrain,bench,trust}"),
+    case(
+        "", "arguments are required: COMMAND", "{space,search,front,report,compare,retrain,bench,trust,export,latency}"
+    ),
     case("train", "COMMAND: invalid choice: 'train'", "choose from", "retrain"),
     case("space tiny.yaml --colour", "'--colour' is not known here", "[--budget COST=LIMIT]", "nas space --help"),
     case("search study.yaml --trial 3", "'--trial' is not known here", "[--trials N]"),

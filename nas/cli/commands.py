@@ -66,7 +66,7 @@ def _search(options: argparse.Namespace) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _check_run(options.run)
     overrides = _overrides(options, {"trials": options.trials})
-    name = StudyConfig.load(options.study, overrides).name
+    name = StudyConfig.load(options.study, overrides).name if options.track else ""
     folder = Path(options.run or Path("runs", name))
     with SearchWatch() as watch, tracking(options.track, folder, name) as track:
 
@@ -74,7 +74,7 @@ def _search(options: argparse.Namespace) -> None:
             watch.told(each)
             track(each)
 
-        run, exhausted = search(options.study, folder, overrides, watch.start, told, options.hours, watch.progress)
+        run, exhausted = search(options.study, options.run, overrides, watch.start, told, options.hours, watch.progress)
     if exhausted:
         complain(exhausted)
     trials, front = save_tables(run)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from nas.architecture import Architecture, Value, spelled
 from nas.blocks import options_of
 from nas.costs import COSTS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEAST_WIDTH = 60
 """Columns for the stages beside the numbers; where there are fewer, they stand under them."""
@@ -33,7 +34,7 @@ def columns_text(front: pd.DataFrame, columns: Sequence[str]) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    if pd.isna(value):
+    if value is None or str(value) in {"nan", "<NA>"}:
         return "not yet" if name == "measured_ms" else ""
     if name in COSTS:
         return f"{value:,.0f}"
