@@ -174,7 +174,8 @@ class _Training:
             return torch.get_num_threads()
         if not file.exists():
             architecture = self.architecture
-            count = pick_threads(network, self.recipe, architecture.in_channels, architecture.resolution)
+            sizes = architecture.in_channels, architecture.resolution
+            count = pick_threads(network, architecture.id, self.recipe, *sizes)
             write_json(file, {"threads": count})
         try:
             return int(json.loads(file.read_text(encoding="utf-8"))["threads"])

@@ -61,7 +61,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 @needs_kernels
 @pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU])
 @pytest.mark.parametrize("shape", [(8, 24, 7, 7), (3, 1, 5, 4), (2, 39, 3, 3), (16, 17, 1, 1)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 8e-2)])
 def test_norm_and_activation(
     activation: type[nn.Module] | None, shape: tuple[int, ...], dtype: torch.dtype, tolerance: float, threads: int
 ) -> None:

@@ -37,6 +37,12 @@ STAGES = (Stage.of("conv", 8, k=3), Stage.of("separable", 16, s=2), Stage.of("cl
 ARCHITECTURE = Architecture(STAGES, 8, 1)
 
 
+def test_an_address_where_nobody_answers_is_one_line() -> None:
+    """In front of those that start a cluster, which this process then belongs to."""
+    with pytest.raises(InputError, match=r"executor\.address is '127\.0\.0\.1:1', where no Ray cluster answers: "):
+        Ray(Shared(), 1, address="127.0.0.1:1")
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Three nodes of one CPU each, bound to the loopback address; the driver is connected to the first."""
@@ -165,11 +171,6 @@ def test_a_node_is_killed_and_nothing_is_lost(tmp_path: Path, cluster: Any) -> N
     assert len(nodes) >= 2, "or the nodes had nothing to do"
     counts = fakes.epochs(calls)
     assert len(counts) == 10 * 4 and max(counts.values()) <= 2 and sum(counts.values()) <= 10 * 4 + 1
-
-
-def test_an_address_where_nobody_answers_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"executor\.address is '127\.0\.0\.1:1', where no Ray cluster answers: "):
-        Ray(Shared(), 1, address="127.0.0.1:1")
 
 
 def test_options_are_checked(tmp_path: Path) -> None:

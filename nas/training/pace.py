@@ -1,8 +1,9 @@
-"""How many threads a training on the CPU gets: a few steps are timed, once per training."""
+"""How many threads a training on the CPU gets: a few steps are timed, once for a network on a machine."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import statistics
 import time
@@ -13,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nas.files import cache_folder, write_text
 from nas.fused import fused
-from nas.machine import keep_freed_memory
+from nas.machine import keep_freed_memory, processor
 from nas.training.recipe import Recipe
 from nas.training.step import precision
 
@@ -34,18 +36,28 @@ def as_many_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def pick_threads(network: nn.Module, recipe: Recipe, channels: int, resolution: int) -> int:
+def pick_threads(network: nn.Module, name: str, recipe: Recipe, channels: int, resolution: int) -> int:
     """One, or as many as torch has now if those are a tenth faster: small networks lose more by waiting than they gain.
 
-    Times `_STEPS` steps of a copy at either count, behind one that is not counted.
+    Times `_STEPS` steps of a copy at either count, behind one that is not counted. The choice is kept in the cache
+    under the network's `name`, because another number of threads would round otherwise.
     """
-    most = torch.get_num_threads()
+    most, kind = torch.get_num_threads(), str(precision(recipe, torch.device("cpu"))).removeprefix("torch.")
     if most == 1:
         return 1
+    facts = (name, recipe.batch_size, recipe.channels_last, kind, resolution, most, processor(), torch.__version__)
+    file = cache_folder() / "threads" / hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    if not file.exists():
+        write_text(file, str(_fastest(network, recipe, channels, resolution, kind)))
+    kept = file.read_text(encoding="utf-8")
+    return most if kept == str(most) else 1
+
+
+def _fastest(network: nn.Module, recipe: Recipe, channels: int, resolution: int, kind: str) -> int:
+    most = torch.get_num_threads()
     keep_freed_memory()
     rates = {count: recipe.batch_size / _seconds(network, recipe, channels, resolution, count) for count in (1, most)}
     best = most if rates[most] >= _MARGIN * rates[1] else 1
-    kind = str(precision(recipe, torch.device("cpu"))).removeprefix("torch.")
     counts = ", ".join(f"{rate:.0f} images/s with {count}" for count, rate in rates.items())
     logger.info("training in %s with %d of %d threads (%s)", kind, best, most, counts)
     return best
