@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import uuid
@@ -56,10 +57,11 @@ class Ray(Executor):
         self.started = not self.ray.is_initialized()
         if self.started:
             try:
+                _knock(address)
                 self.ray.init(
                     address=address, log_to_driver=False, include_dashboard=False if address is None else None
                 )
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 reason = str(error).strip().partition("\n")[0]
                 raise InputError(f"executor.address is {address!r}, where no Ray cluster answers: {reason}") from None
         self.task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_work)
@@ -110,6 +112,13 @@ class Ray(Executor):
         self.busy.clear()
         if self.started:
             self.ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError if nobody listens at host:port, for which Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _ray() -> Any:
