@@ -284,7 +284,7 @@ def _recipe(data: dict[str, Any], epochs: int, where: str) -> Recipe:
     """The recipe of a file: that of `like`, where it names a published one, with the other keys in its place."""
     data = dict(data)
     if (like := data.pop("like", None)) is not None:
-        if like not in PUBLISHED:
+        if not isinstance(like, str) or like not in PUBLISHED:
             raise refuse(f"{where}.like", like, choices(PUBLISHED))
         data = PUBLISHED[like] | data
     known = sorted(set(Recipe.model_fields) - {"epochs"})

@@ -76,8 +76,8 @@ def retrain(
     the loss is not finite.
     """
     architecture = Architecture.load(pick) if pick.endswith(".yaml") else run.pick(pick)[0]
-    config = run.config.retrain or RetrainConfig(epochs=1)
-    recipe = run.config.retrain_recipe(epochs)
+    recipe, config = run.config.retrain_recipe(epochs), run.config.retrain
+    assert config is not None, "or there is no recipe"
     network = build(architecture, seed)
     start = config.weights if weights is None else weights
     with together(device or run.config.device or str(pick_device())) as (group, place):
@@ -128,7 +128,7 @@ class _Training:
         }
 
     def check(self) -> None:
-        """Raises InputError if the architecture has another number of channels or cannot change its resolution."""
+        """Raises InputError if the resolution is to change and the architecture's cannot."""
         bound = [x.block for x in self.architecture.layers if BLOCKS[x.block].one_resolution]
         if bound and self.config.progressive:
             rule = (
@@ -145,6 +145,7 @@ class _Training:
         if self.group.first:
             sweep(folder)
         splits = load_data(self.data)
+        self._fits(splits)
         both = self.config.data == "train+validation"
         images = splits.train_and_validation if both else splits.train
         with as_many_threads(self._threads(folder, network)):
@@ -167,6 +168,16 @@ class _Training:
         self.group.wait()
         return self._result(folder)
 
+    def _fits(self, splits: Splits) -> None:
+        """Raises InputError if the architecture is one for other images."""
+        takes, there = (
+            (self.architecture.in_channels, self.architecture.classes),
+            (splits.shape[0], len(splits.classes)),
+        )
+        if takes != there:
+            rule = f"{there} as the images of {self.data.source} have them"
+            raise refuse(f"architecture {self.architecture.id}: (channels, classes)", takes, rule)
+
     def _threads(self, folder: Path, network: Network) -> int:
         """Those that the training began with: other numbers of them would round otherwise."""
         file = folder / "threads.json"
@@ -184,7 +195,10 @@ class _Training:
 
     def _before(self, images: Images) -> list[Stage]:
         full, epochs = self.architecture.resolution, self.recipe.epochs
-        parts = [(round(part.until * epochs), round(part.resolution * full)) for part in self.config.progressive]
+        parts = [
+            (min(round(part.until * epochs), epochs - 1), round(part.resolution * full))
+            for part in self.config.progressive
+        ]
         return [Stage(until, images, max(1, resolution)) for until, resolution in parts if until]
 
     def _write(self, folder: Path, network: Network, curve: list[Epoch], splits: Splits, images: int) -> None:

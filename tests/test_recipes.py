@@ -200,9 +200,10 @@ def test_published_recipes(name: str, tmp_path: Path) -> None:
     assert config.proxy_recipe().model_dump() == {**expected, "epochs": 1}
 
 
-def test_an_unknown_recipe_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"retrain.recipe.like is 'resnet', but must be one of: .*mobilenet_v2"):
-        study(tmp_path, retrain={"epochs": 7, "recipe": {"like": "resnet"}})
+@pytest.mark.parametrize("like", ["resnet", ["cifar"], 3])
+def test_an_unknown_recipe_is_one_line(like: object, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"retrain.recipe.like is .*, but must be one of: .*mobilenet_v2"):
+        study(tmp_path, retrain={"epochs": 7, "recipe": {"like": like}})
 
 
 # --- retraining
@@ -228,10 +229,19 @@ def changed(run: Run, tmp_path: Path, **retraining: Any) -> Run:
     return Run.open(tmp_path / "run")
 
 
-def test_progressive_resolution(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = changed(
-        run, tmp_path, progressive=[{"until": 0.25, "resolution": 0.5}, {"until": 0.75, "resolution": 0.75}]
-    )
+@pytest.mark.parametrize(
+    ("parts", "shares"),
+    [
+        ({0.25: 0.5, 0.75: 0.75}, [0.5, 0.75, 0.75, 1.0]),
+        ({0.99: 0.5}, [0.5, 0.5, 0.5, 1.0]),
+    ],
+)
+def test_progressive_resolution(
+    parts: dict[float, float], shares: list[float], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever `until` is rounded to, the last epoch is of the full resolution."""
+    progressive = [{"until": until, "resolution": resolution} for until, resolution in parts.items()]
+    other = changed(run, tmp_path, progressive=progressive)
     seen: list[int] = []
     plain = Batches.augmented
 
@@ -244,8 +254,8 @@ def test_progressive_resolution(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     done = retrain(other, "best", device="cpu")
     full = run.pick("best")[0].resolution
     steps = len(seen) // 4
-    assert seen == [full // 2] * steps + [3 * full // 4] * 2 * steps + [full] * steps
-    assert done.result["training"]["progressive"][0] == {"until": 0.25, "resolution": 0.5}
+    assert seen == [size for share in shares for size in [round(share * full)] * steps]
+    assert done.result["training"]["progressive"] == progressive
 
 
 def test_parts_must_rise_and_fit(run: Run, tmp_path: Path) -> None:
@@ -265,6 +275,13 @@ def test_any_architecture_may_be_retrained(run: Run, tmp_path: Path) -> None:
     done = retrain(run, str(file), device="cpu", epochs=1)
     assert done.result["id"] == architecture.id
     assert Architecture.load(done.folder / "architecture.yaml") == architecture
+
+
+def test_an_architecture_for_other_images_is_one_line(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text(run.pick("best")[0].to_yaml().replace("in_channels: 1", "in_channels: 3"))
+    with pytest.raises(InputError, match=r"\(channels, classes\) is \[?\(?3, 10.* \(1, 10\) as the images of digits"):
+        retrain(run, str(file), device="cpu")
 
 
 def test_average_of_an_image_and_its_mirror_image(run: Run, tmp_path: Path) -> None:

@@ -237,11 +237,9 @@ template <class T, int K, int S> struct Depthwise {
         template <int L> void run(int64_t c) const {
             Floats<L> w[K * K];
             for (int i = 0; i < K * K; i++) w[i] = load<L>(weight + i * shape.channels + c);
-            const int64_t inside = shape.width - PAD;
-            int64_t iw = 0;
-            for (; iw < PAD && iw < shape.width; iw++) pixel<L, true>(iw, c, w);
-            for (; iw < inside; iw++) pixel<L, S != 1>(iw, c, w);
-            for (; iw < shape.width; iw++) pixel<L, true>(iw, c, w);
+            for (int64_t iw = 0; iw < shape.width; iw++)
+                if (S != 1 || iw < PAD || iw >= shape.width - PAD) pixel<L, true>(iw, c, w);
+                else pixel<L, false>(iw, c, w);
         }
 
         template <int L, bool EDGE> inline void pixel(int64_t iw, int64_t c, const Floats<L> *w) const {
@@ -268,11 +266,9 @@ template <class T, int K, int S> struct Depthwise {
 
         template <int L> void run(int64_t c) const {
             Floats<L> sums[K * K] = {};
-            const int64_t inside = (shape.width - 1 - PAD) / S;
-            int64_t ow = 0;
-            for (; ow * S < PAD && ow < shape.out_width; ow++) pixel<L, true>(ow, c, sums);
-            for (; ow <= inside && ow < shape.out_width; ow++) pixel<L, false>(ow, c, sums);
-            for (; ow < shape.out_width; ow++) pixel<L, true>(ow, c, sums);
+            for (int64_t ow = 0; ow < shape.out_width; ow++)
+                if (ow * S < PAD || ow * S >= shape.width - PAD) pixel<L, true>(ow, c, sums);
+                else pixel<L, false>(ow, c, sums);
             for (int i = 0; i < K * K; i++) {
                 float *to = dw + i * shape.channels + c;
                 store<L>(to, load<L>(to) + sums[i]);

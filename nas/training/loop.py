@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from nas.augment import Batches, Normalisation
 from nas.data.splits import Images
 from nas.files import write_whole
-from nas.fused import fused
 from nas.inputs import damaged, refuse
 from nas.machine import keep_freed_memory
 from nas.training.checkpoint import FORMAT, read, shapes
@@ -27,7 +26,7 @@ from nas.training.mixing import Mixing, mixing
 from nas.training.parallel import Group
 from nas.training.recipe import Recipe, learning_rate
 from nas.training.stages import Loaded, Stage
-from nas.training.step import Average, optimiser, precision
+from nas.training.step import Average, autocast, fast, layout, optimiser, precision
 
 _CHECK_EVERY = 50
 _ON_CPU = ("float32", "bfloat16")
@@ -89,8 +88,8 @@ def train(
     The processes of a `group` train one network on a part of each batch each, and call this with the same arguments;
     only the first writes the checkpoint. Batch normalisation sees a process' part.
 
-    Raises InputError if the checkpoint is of another training or damaged, if there are fewer than two images, or if
-    `until` is not an epoch of the recipe; Diverged if the loss is not finite.
+    Raises InputError if the checkpoint is of another training or damaged, if there are fewer than two images a process,
+    or if `until` is not an epoch of the recipe; Diverged if the loss is not finite.
     """
     device, last = torch.device(device), recipe.epochs if until is None else until
     if not 1 <= last <= recipe.epochs:
@@ -129,15 +128,13 @@ class _Run:
         device: torch.device,
         group: Group,
     ) -> None:
-        least = 2 * group.size
         for stage in stages:
-            if len(stage.images) < least:
-                rule = f"at least {least} to train on: batch normalisation needs two a process"
+            if len(stage.images) < group.least:
+                rule = f"at least {group.least} to train on: batch normalisation needs two a process"
                 raise refuse("images", len(stage.images), rule)
         self.stages, self.validation, self.normalisation = stages, validation, normalisation
         self.recipe, self.seed, self.device, self.group = recipe, seed, device, group
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.network = network.to(device).to(memory_format=layout)
+        self.network = network.to(device).to(memory_format=layout(recipe))
         self.loaded: Loaded | None = None
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = optimiser(self.parameters, recipe)
@@ -169,8 +166,8 @@ class _Run:
         stage = self.stages[self._stage(number)]
         if self.loaded is None or self.loaded.stage is not stage:
             self.loaded = None
-            least = 2 * self.group.size
-            self.loaded = Loaded.of(stage, self.validation, self.recipe, self.normalisation, self.device, least)
+            options = self.recipe, self.normalisation, self.device, self.group.least
+            self.loaded = Loaded.of(stage, self.validation, *options)
         return self.loaded
 
     def epoch(self, number: int, validate: bool) -> Epoch:
@@ -184,13 +181,16 @@ class _Run:
         lr, size = 0.0, self.recipe.batch_size
         mixed = self._mixing(batches)
         self.network.train()
-        with _seeded(self.device, (network_seed + self.group.rank) % 2**64), self.fast():
+        with (
+            _seeded(self.device, (network_seed + self.group.rank) % 2**64),
+            fast(self.network, self.recipe, self.device),
+        ):
             for index in range(steps):
                 step, first = (number - 1) * steps + index, index * size
                 last = min(first + size, len(batches))
                 lr = learning_rate(self.recipe, step, steps)
                 x, targets = mixed(*batches.augmented(draws, *self.group.part(first, last)))
-                with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+                with autocast(self.device, self.precision):
                     logits = self.parallel(x)
                 loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
                 total += _counted(loss, logits, targets)
@@ -216,9 +216,6 @@ class _Run:
             with torch.inference_mode():
                 self.mixing = mixing(self.recipe, lambda: self.network(batches.plain(0, 1)[0]).shape[1])
         return self.mixing
-
-    def fast(self) -> AbstractContextManager[None]:
-        return fused(self.network) if self.recipe.channels_last and self.device.type == "cpu" else nullcontext()
 
     def _update(self, loss: Tensor, step: int, lr: float) -> None:
         for group in self.optimiser.param_groups:

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.files import cache_folder, write_text
-from nas.fused import fused
 from nas.machine import keep_freed_memory, processor
 from nas.training.recipe import Recipe
-from nas.training.step import precision
+from nas.training.step import autocast, fast, layout, precision
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +65,13 @@ def _fastest(network: nn.Module, recipe: Recipe, channels: int, resolution: int,
 def _seconds(network: nn.Module, recipe: Recipe, channels: int, resolution: int, threads: int) -> float:
     """The median time of a step's forward and backward pass."""
     cpu = torch.device("cpu")
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    trained = copy.deepcopy(network).to(cpu).to(memory_format=layout).train()
-    x = torch.zeros(recipe.batch_size, channels, resolution, resolution).contiguous(memory_format=layout)
+    trained = copy.deepcopy(network).to(cpu).to(memory_format=layout(recipe)).train()
+    x = torch.zeros(recipe.batch_size, channels, resolution, resolution).contiguous(memory_format=layout(recipe))
     dtype, times = precision(recipe, cpu), []
-    with as_many_threads(threads), torch.random.fork_rng(devices=[]), fused(trained):
+    with as_many_threads(threads), torch.random.fork_rng(devices=[]), fast(trained, recipe, cpu):
         for _ in range(_STEPS + 1):
             start = time.perf_counter()
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            with autocast(cpu, dtype):
                 logits = trained(x)
             F.cross_entropy(logits.float(), torch.zeros(len(x), dtype=torch.int64)).backward()  # type: ignore[no-untyped-call]
             times.append(time.perf_counter() - start)

@@ -24,6 +24,11 @@ class Group:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def least(self) -> int:
+        """Images that a batch needs: two for the batch normalisation of each process."""
+        return 2 * self.size
+
     def part(self, start: int, stop: int) -> tuple[int, int]:
         """Of the images `start` to `stop` - 1 those of this process, one more in some than in others."""
         count = stop - start

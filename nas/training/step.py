@@ -1,15 +1,16 @@
-"""What a step of training takes from a recipe and a device: precision, optimiser, moving average."""
+"""What a step of training takes from a recipe and a device: layout, precision, kernels, optimiser, moving average."""
 
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from nas.fused import pays_in_bfloat16
+from nas.fused import fused, pays_in_bfloat16
 from nas.training.recipe import Recipe
 
 
@@ -42,6 +43,19 @@ def precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def layout(recipe: Recipe) -> torch.memory_format:
+    return torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def fast(network: nn.Module, recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
+    """Within, the network runs with our kernels where they are of use: for channels-last memory on the CPU."""
+    return fused(network) if recipe.channels_last and device.type == "cpu" else nullcontext()
 
 
 class Average:
