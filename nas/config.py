@@ -21,7 +21,7 @@ from nas.inputs import Config, InputError, Quantity, checked, choices, parse_val
 from nas.latency import LATENCY, check_runtime
 from nas.samplers import check_sampler
 from nas.space import Space
-from nas.storages import open_database
+from nas.storages import open_database, without_password
 from nas.training import PUBLISHED, Recipe
 from nas.weights import IMAGENET, WEIGHTS_RULE
 
@@ -254,6 +254,7 @@ class StudyConfig(Config):
         More trials, other workers, another device or place of the data may. Recipes are told apart by what they mean.
         """
         study = self.model_dump(mode="json", include={"name", "objectives", "budget", "sampler", "storage"})
+        study["storage"] = self.storage and without_password(self.storage)
         data = self.data.model_dump(mode="json", exclude={"root", "download"})
         rungs = [rung.model_dump(mode="json") for rung in self.proxy.rungs]
         recipe = self.proxy_recipe().model_dump(mode="json", exclude={"epochs"})

@@ -9,6 +9,7 @@ import math
 import statistics
 import time
 import traceback
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -16,13 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nas.architecture import Architecture
 from nas.data import DataConfig, Splits, load
 from nas.data.splits import Images
 from nas.files import sweep, write_text
-from nas.inputs import InputError
+from nas.inputs import InputError, is_out_of_memory
 from nas.network import build
 from nas.training import Diverged, Epoch, Normalisation, Recipe, Stage, train
 
@@ -118,13 +117,14 @@ def measure(evaluator: Evaluator, job: Job) -> Measurement:
         raise
     except Diverged as error:
         failure = f"diverged: {error}"
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        failure = f"out of memory: {error}"
     except Exception as error:  # whatever it is, it costs this candidate and is on record
         if isinstance(error, OSError) and error.errno in DISK:
             raise
-        write_text(job.folder / ERROR_FILE, traceback.format_exc())
-        failure = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            failure = f"out of memory: {error}"
+        else:
+            write_text(job.folder / ERROR_FILE, traceback.format_exc())
+            failure = f"{type(error).__name__}: {error}"
     return Measurement(failure=failure.strip().partition("\n")[0], seconds=time.perf_counter() - start)
 
 
@@ -132,7 +132,7 @@ def begun(folder: Path) -> int:
     """How often the job of this folder was begun since there was something new in it."""
     try:
         known = json.loads((folder / ATTEMPTS_FILE).read_text(encoding="utf-8"))
-        return int(known["begun"]) if known["found"] == _found(folder) else 0
+        return int(known["begun"]) if known["found"] == found(folder) else 0
     except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
         return 0
 
@@ -146,15 +146,15 @@ def begin(folder: Path) -> int:
     sweep(folder, 0)
     count = begun(folder) + 1
     # Not synced: it is for a process that dies; a machine that does has lost nothing but the count.
-    text = json.dumps({"begun": count, "found": _found(folder)})
+    text = json.dumps({"begun": count, "found": found(folder)})
     (folder / ATTEMPTS_FILE).write_text(text, encoding="utf-8")
     return count
 
 
-def _found(folder: Path) -> list[list[str | int]]:
-    """What is in a job's folder: a clock that jumps makes it look like progress, and no more than that."""
-    files = [(file.name, file.stat()) for file in sorted(folder.glob("[!.]*")) if file.name != ATTEMPTS_FILE]
-    return [[name, status.st_size, status.st_mtime_ns] for name, status in files]
+def found(folder: Path) -> list[list[str | int]]:
+    """What is in a job's folder, by content: a copy of it, made for another machine, is nothing new."""
+    files = [file for file in sorted(folder.glob("[!.]*")) if file.name != ATTEMPTS_FILE]
+    return [[file.name, zlib.crc32(file.read_bytes())] for file in files]
 
 
 def _checked(measurement: Measurement) -> Measurement:

@@ -52,6 +52,12 @@ def refuse(where: str, value: object, rule: str) -> InputError:
     return InputError(f"{where} is {text if len(text) <= 80 else text[:77] + '...'}, but must be {rule}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch's error on a GPU is a RuntimeError by class, the one on the CPU a plain RuntimeError, told by its text."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 @contextmanager
 def damaged(what: str, rule: str = "") -> Iterator[None]:
     """What was read is of another form inside: one line, `what` is damaged (how); what to do."""
@@ -60,6 +66,8 @@ def damaged(what: str, rule: str = "") -> Iterator[None]:
     except InputError:
         raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"{what} is damaged ({reason}){rule and f'; {rule}'}") from None
 

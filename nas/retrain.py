@@ -25,7 +25,8 @@ from nas.files import sweep, write_json, write_text, write_whole
 from nas.inputs import InputError, refuse
 from nas.machine import hardware, versions
 from nas.network import Network, build
-from nas.run import Run, locked
+from nas.run import Run
+from nas.storages import locked
 from nas.training import (
     Diverged,
     Epoch,

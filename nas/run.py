@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
@@ -21,10 +20,10 @@ from nas.architecture import Architecture
 from nas.config import StudyConfig
 from nas.evaluation import ERROR_FILE
 from nas.files import sweep, write_text
-from nas.inputs import InputError, read_yaml, refuse
+from nas.inputs import InputError, damaged, read_yaml, refuse
 from nas.latency import Latency
 from nas.space import Space
-from nas.storages import open_database, open_journal
+from nas.storages import locked, open_database, open_journal
 from nas.tables import front_table, receipt, trials_table
 
 JOURNAL = "journal.log"
@@ -97,10 +96,13 @@ class Run:
         if self.config.latency is None:
             return None
         file = self.latency_file
+        rule = "begin the search in another folder with --run"
         try:
-            return Latency.of_dict(json.loads(file.read_text(encoding="utf-8")), str(file))
-        except (OSError, ValueError):
-            raise InputError(f"{file}: cannot be read; begin the search in another folder with --run") from None
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read: {error.strerror}; {rule}") from None
+        with damaged(str(file), rule):
+            return Latency.of_dict(json.loads(text), str(file))
 
     @property
     def measured_file(self) -> Path:
@@ -110,14 +112,10 @@ class Run:
         """Whole networks of the front as they were measured, by id: ms, and the interval from low_ms to high_ms."""
         if not self.measured_file.is_file():
             return {}
-        try:
+        with damaged(str(self.measured_file), "delete it and run nas search again"):
             data = json.loads(self.measured_file.read_text(encoding="utf-8"))
-            return {
-                str(name): {key: float(value[key]) for key in ("ms", "low_ms", "high_ms")}
-                for name, value in data.items()
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{self.measured_file}: is damaged; delete it and run nas search again") from None
+            keys = ("ms", "low_ms", "high_ms")
+            return {str(name): {key: float(value[key]) for key in keys} for name, value in data.items()}
 
     def space(self, in_channels: int | None = None, classes: int | None = None) -> Space:
         return Space.load(self.space_file, in_channels, classes)
@@ -236,25 +234,3 @@ def refuse_changes(folder: Path, what: str, before: Mapping[str, Any], now: Mapp
             which = f"{what}: {key} is {json.dumps(there)} there and {json.dumps(value)} now"
             which = "another space" if key == "space" else which
             raise InputError(f"{folder}: was begun with {which}; choose another folder with --run")
-
-
-@contextmanager
-def locked(file: Path, done: str) -> Iterator[None]:
-    """Makes the file's folder and keeps other processes out; the lock ends with its process.
-
-    Raises InputError if another process has it (the folder is being `done`), or the folder cannot be written.
-    """
-    folder, lock = file.parent, FileLock(file)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{folder}: is being {done} by another process; wait for it, or stop it") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
-    except NotImplementedError:
-        raise InputError(f"{folder}: is on a file system without locks; choose a folder on another") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
-from nas.inputs import InputError, refuse
+from nas.inputs import InputError, is_out_of_memory, refuse
 from nas.network import Network
 
 IMAGENET = "imagenet"
@@ -89,7 +89,9 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
             raise InputError(f"{file}: is damaged or no safetensors file: {error}") from None
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - foreign bytes raise whatever the unpickler makes of them
+    except Exception as error:  # foreign bytes raise whatever the unpickler makes of them
+        if is_out_of_memory(error):
+            raise
         reason = type(error).__name__
         raise InputError(f"{file}: is damaged, or is not what torch.save makes of a state dict ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):

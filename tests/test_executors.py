@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,13 +19,15 @@ from fakes import Failing, Tabular, accuracy, lines
 
 from nas.architecture import Architecture, Stage
 from nas.data import DataConfig
-from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining, Rung, measure
+from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining, Rung, begin, measure
 from nas.executors import EXECUTORS, Executor
+from nas.executors.executor import Deaths
 from nas.executors.processes import Processes
-from nas.inputs import InputError
+from nas.inputs import InputError, damaged
 from nas.study.pace import FLOOR_SECONDS, Pace
 from nas.training import Diverged, Recipe
 
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
 STAGES = (Stage.of("conv", 8, k=3), Stage.of("separable", 16, s=2), Stage.of("classifier", 10))
 ARCHITECTURE = Architecture(STAGES, 8, 1)
 
@@ -53,6 +56,7 @@ class Raising(Evaluator):
         (Diverged("the loss is not finite"), "diverged: the loss is not finite"),
         (MemoryError("too large"), "out of memory: too large"),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "out of memory: CUDA out of memory."),
+        (RuntimeError(NO_MEMORY), f"out of memory: {NO_MEMORY}"),
         (FileNotFoundError(errno.ENOENT, "No such file"), "FileNotFoundError: [Errno 2] No such file"),
     ],
     ids=lambda x: type(x).__name__,
@@ -203,6 +207,21 @@ def test_a_candidate_that_hangs_for_ever_costs_itself(tmp_path: Path, monkeypatc
         assert executor.wait()[1].failure == "took longer than 0 s, and hangs, 3 times and without an epoch between"
 
 
+def test_deaths_are_counted_since_there_was_something_new(tmp_path: Path) -> None:
+    deaths, one = Deaths(), job(tmp_path)
+    assert deaths.blamed(one, "it died") is None, "before it began"
+    begin(one.folder)
+    (one.folder / "epochs").write_text("1")
+    assert deaths.blamed(one, "it died") is None
+    begin(one.folder)
+    (one.folder / "epochs").write_text("1")
+    assert deaths.blamed(one, "it died") is None, "and an epoch that was written again is nothing new"
+    (one.folder / "epochs").write_text("2")
+    assert [deaths.blamed(one, "it died") for _ in range(2)] == [None, None]
+    failure = deaths.blamed(one, "it died")
+    assert failure is not None and failure.failure == "it died, 3 times and without an epoch between"
+
+
 def test_time_for_which_the_driver_was_stopped_is_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Processes(Tabular(tmp_path / "calls", seconds=2), 1) as executor:
         executor.submit(replace(job(tmp_path, 0), limit_seconds=60))
@@ -225,7 +244,10 @@ def test_a_candidate_that_ends_its_driver_each_time_is_given_up(tmp_path: Path) 
     (tmp_path / "00000" / "attempts.json").write_text("{torn")
     ends_it(9)
     (tmp_path / "00000" / "epochs").write_text("1")
-    ends_it(10)
+    ends_it(9)
+    (tmp_path / "00000" / "epochs").write_text("1")  # as a copy on another machine has it
+    ends_it(1)
+    assert measure(evaluator, job(tmp_path, 0)).failure == "was begun 10 times and did not get through an epoch"
 
 
 def test_the_limit_follows_from_what_others_took() -> None:
@@ -295,6 +317,19 @@ def test_a_damaged_checkpoint_costs_its_epochs_and_a_warning(
     assert (again.failure, again.accuracy, again.loss) == (None, whole.accuracy, whole.loss)
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"candidate 0 is trained from its start: {checkpoint}: ")
+
+
+def test_a_checkpoint_that_the_memory_does_not_hold_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(DIGITS, job(tmp_path))
+    content = (tmp_path / "00000" / "checkpoint.pt").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.load", Mock(side_effect=RuntimeError(NO_MEMORY)))
+        assert measure(DIGITS, job(tmp_path, epochs=2)).failure == f"out of memory: {NO_MEMORY}"
+    assert (tmp_path / "00000" / "checkpoint.pt").read_bytes() == content
+    with pytest.raises(RuntimeError, match="allocate memory"), damaged("it"):
+        raise RuntimeError(NO_MEMORY)
 
 
 def test_divergence_is_a_failure_with_a_reason(tmp_path: Path) -> None:

@@ -200,3 +200,18 @@ def test_a_mirror_copies_what_is_new(tmp_path: Path) -> None:
             time.sleep(0.05)
         assert (tmp_path / "there" / "new").read_text() == "2", "while the job runs"
     assert sorted(file.name for file in (tmp_path / "there").iterdir()) == ["new", "old"] and not folder.exists()
+
+
+def test_a_mirror_pushes_nothing_that_it_pulled_and_leaves_the_traceback_of_a_failure(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    for folder in (there, here):
+        folder.mkdir()
+    (there / "old").write_text("1")
+    (there / "error.txt").write_text("Traceback")
+    mirror = Mirror(f"file://{there}", here)
+    mirror.pull()
+    (there / "old").unlink()
+    mirror.push()
+    assert not (there / "old").exists()
+    Mirror(f"file://{there}", tmp_path / "kept").remove()
+    assert not there.exists() and (tmp_path / "kept" / "error.txt").read_text() == "Traceback"

@@ -15,6 +15,7 @@ from fakes import Tabular
 from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
+from nas.config import StudyConfig
 from nas.inputs import InputError
 from nas.storages import Gathered, open_database, open_journal, sole_driver, without_password
 from nas.storages.journal import _lock_type
@@ -154,6 +155,14 @@ def test_the_line_of_a_database_that_cannot_be_opened_has_no_password() -> None:
     ) as error:
         open_database("postgresql://me:secret@127.0.0.1:1/db", "study.yaml: storage")
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_study_is_the_same_with_another_password_and_shows_none(tmp_path: Path) -> None:
+    config = StudyConfig.load(fakes.write_study(tmp_path))
+    before, after = (
+        config.model_copy(update={"storage": f"postgresql://me:{word}@h/db"}).fixed() for word in ("old", "new")
+    )
+    assert before == after and before["storage"] == "postgresql://me:***@h/db"
 
 
 def one_driver_at_a_time(url: str) -> None:

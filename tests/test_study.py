@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 from nas.architecture import Architecture
 from nas.census import Feasible
 from nas.costs import costs
-from nas.evaluation import Job, Measurement
+from nas.evaluation import Job, Measurement, Rung
 from nas.inputs import InputError, parse_yaml
 from nas.run import Run
 from nas.samplers import SAMPLERS
@@ -350,6 +350,25 @@ def test_a_search_cuts_audits_and_confirms(tmp_path: Path, workers: int) -> None
             assert trial.state == TrialState.COMPLETE
             expected, reached = trial.user_attrs["expected"], trial.user_attrs["rungs"][-1]["accuracy"]
             assert trial.values[0] == expected >= reached - 1e-9
+
+
+@dataclass(frozen=True)
+class Working(Tabular):
+    """Says its work: the epochs that a job has not trained yet."""
+
+    def work(self, macs: float, rungs: Sequence[Rung]) -> float:
+        return rungs[-1].epochs - (rungs[-2].epochs if len(rungs) > 1 else 0)
+
+
+def test_each_job_is_paced_by_its_epochs_and_forgotten_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worked, forgotten = [], []
+    monkeypatch.setattr("nas.study.study.Pace.note", lambda self, work, seconds: worked.append(work))
+    monkeypatch.setattr("nas.executors.serial.Serial.forget", lambda self, folder: forgotten.append(folder))
+    file = fakes.write_study(tmp_path, trials=20, proxy=CUTTING, budget={"params": 1500}, sampler=ASKED)
+    table = fakes.search(file, tmp_path / "run", Working(tmp_path / "calls")).trials()
+    assert sum(worked) == sum(fakes.epochs(tmp_path / "calls").values())
+    trained = table["outcome"].isin(["trained", "cut", "failed", "confirmation"])
+    assert len(forgotten) == len(set(forgotten)) == trained.sum() < len(table), "or nothing else was proposed"
 
 
 def test_stopped_between_epochs_a_search_that_cuts_ends_with_the_same_table(tmp_path: Path) -> None:

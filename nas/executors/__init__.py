@@ -18,4 +18,4 @@ def check_executor(name: str, options: Mapping[str, Any], where: str) -> None:
     if name not in EXECUTORS:
         raise refuse(f"{where}.name", name, choices(EXECUTORS))
     executor: Any = EXECUTORS[name]
-    check_options(getattr(executor, "__init__", executor), {"evaluator", "workers"}, options, where, name)
+    check_options(executor.__init__, {"evaluator", "workers"}, options, where, name)

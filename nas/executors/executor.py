@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nas.evaluation import ATTEMPTS_FILE, Job, Measurement, begun
+from nas.evaluation import Job, Measurement, found
 
 DEATHS = 3
 
@@ -54,13 +53,14 @@ class Deaths:
     """
 
     def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
+        self._seen: dict[int, tuple[object, int]] = {}  # by number: what was in the folder, at how many deaths
 
     def blamed(self, job: Job, reason: str) -> Measurement | None:
         """The job's failure, if it is its own fault; None if it is to be begun again."""
-        self._counts[job.number] += 1
-        if (job.folder / ATTEMPTS_FILE).exists():  # else it died before it began
-            self._counts[job.number] = min(self._counts[job.number], begun(job.folder))
-        if self._counts[job.number] < DEATHS:
+        now = found(job.folder)
+        before, count = self._seen.get(job.number, (now, 0))
+        count = count + 1 if now == before else 1
+        self._seen[job.number] = now, count
+        if count < DEATHS:
             return None
         return Measurement(failure=f"{reason}, {DEATHS} times and without an epoch between")

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Gt, Le
 
-from nas.evaluation import Evaluator, Job, Measurement, measure
+from nas.evaluation import ERROR_FILE, Evaluator, Job, Measurement, measure
 from nas.executors.executor import Deaths, Executor
 from nas.inputs import InputError
 
@@ -89,6 +89,9 @@ class Ray(Executor):
 
     def _blamed(self, job: Job, error: Exception) -> Measurement | None:
         reason = f"its Ray task died: {type(error).__name__}, or took longer than {job.limit_seconds:.0f} s"
+        if place := self._place(job.folder):
+            job.folder.mkdir(parents=True, exist_ok=True)
+            Mirror(place, job.folder).pull()  # what the dead one left says whose fault it is
         lost = isinstance(error, self.ray.exceptions.NodeDiedError | self.ray.exceptions.ObjectLostError)
         failure = None if lost else self.deaths.blamed(job, reason)
         if failure is None:
@@ -197,6 +200,8 @@ class Mirror:
             name = path.rstrip("/").rpartition("/")[2]
             if not name.startswith("."):
                 self.system.get_file(path, str(self.folder / name))
+                status = (self.folder / name).stat()
+                self._known[name] = status.st_size, status.st_mtime_ns
 
     def push(self) -> None:
         """Copies what is new, each file as a whole."""
@@ -209,6 +214,10 @@ class Mirror:
                 self._known[file.name] = state
 
     def remove(self) -> None:
+        """Removes what is at its place, but fetches the traceback of a failure."""
+        if self.system.exists(error := f"{self.place}/{ERROR_FILE}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.system.get_file(error, str(self.folder / ERROR_FILE))
         if self.system.exists(self.place):
             self.system.rm(self.place, recursive=True)
 

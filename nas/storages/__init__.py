@@ -3,5 +3,6 @@
 from nas.storages.databases import open_database, sole_driver, without_password
 from nas.storages.gathered import Gathered
 from nas.storages.journal import mend_journal, open_journal
+from nas.storages.lock import locked
 
-__all__ = ["Gathered", "mend_journal", "open_database", "open_journal", "sole_driver", "without_password"]
+__all__ = ["Gathered", "locked", "mend_journal", "open_database", "open_journal", "sole_driver", "without_password"]

@@ -6,13 +6,14 @@ import hashlib
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage, RDBStorage
 
 from nas.inputs import InputError, refuse
+from nas.storages.lock import locked
 
 _SQLITE_WAIT_SECONDS = 60
 _POSTGRESQL_HINT = "pip install 'mobile-nas[postgresql]'"
@@ -63,23 +64,16 @@ def sole_driver(url: str, study: str) -> Iterator[None]:
     from sqlalchemy.pool import NullPool
 
     address = make_url(url)
-    taken = f"storage {without_password(url)!r}: study {study} is being searched by another process"
+    what = f"storage {without_password(url)!r}: study {study}"
     if address.get_backend_name() == "sqlite" and address.database not in {None, "", ":memory:"}:
-        lock = FileLock(f"{address.database}.{study}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(taken) from None
-        try:
+        with locked(Path(f"{address.database}.{study}.lock"), "searched", what):
             yield
-        finally:
-            lock.release()
     elif address.get_backend_name() == "postgresql":
         key = int.from_bytes(hashlib.sha256(f"nas/{study}".encode()).digest()[:8], "big", signed=True)
         engine = create_engine(address, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar():
-                raise InputError(taken)
+                raise InputError(f"{what} is being searched by another process")
             yield
     else:
         yield

@@ -29,7 +29,6 @@ class Gathered(BaseStorage):
         self._gathers = False
         self._pending: tuple[int, FrozenTrial] | None = None  # with the id of its study
         self._counts: dict[int, int] = {}  # trials by study
-        self._waiting: set[int] = set()  # studies that may have some, left by others
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
@@ -52,7 +51,6 @@ class Gathered(BaseStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         if not self._gathers:
             self._counts.pop(study_id, None)
-            self._waiting.add(study_id)
             return self.inner.create_new_trial(study_id, template_trial)
         assert self._pending is None, "a gathering is of one trial"
         trial = copy.deepcopy(template_trial or create_trial(state=TrialState.RUNNING))
@@ -119,11 +117,9 @@ class Gathered(BaseStorage):
         pending = [self._pending[1]] if self._pending is not None and self._pending[0] == study_id else []
         if states is not None:
             pending = [trial for trial in pending if trial.state in states]
-        if states == (TrialState.WAITING,) and study_id not in self._waiting and study_id in self._counts:
+        if states == (TrialState.WAITING,) and study_id in self._counts:
             return pending  # Optuna looks for them before each proposal, among all trials
         found = self.inner.get_all_trials(study_id, deepcopy, states)
-        if states == (TrialState.WAITING,) and not found:
-            self._waiting.discard(study_id)
         return [*found, *(copy.deepcopy(pending) if deepcopy else pending)]
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:

@@ -18,8 +18,10 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     front, known = run.front(), run.measured()
     new = [Architecture.from_json(text) for text in front["architecture"]]
     new = [each for each in new if each.id not in known]
+    if not new:
+        return
     source = open_source(run.config.latency.runtime, run.config.latency.threads, on_progress)
-    if not new or not isinstance(source, Bench):
+    if not isinstance(source, Bench):
         return
     on_progress("members of the front", 0, len(new))
     timings = source.again(new)

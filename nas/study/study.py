@@ -151,6 +151,7 @@ class Study:
             return
         study, space = self.config.fixed(), json.loads(json.dumps(read_yaml(self.run.space_file)))
         claim = self.study.user_attrs.get("claim", {"study": study, "space": space})
+        claim["study"]["storage"] = study["storage"]  # it is this one, whatever it was called
         # A key that a later version has and the claim has not yet is no difference.
         if claim["space"] != space or any(claim["study"].get(key, value) != value for key, value in study.items()):
             where = f"{self.run.folder}: storage {without_password(self.config.storage)!r}"
@@ -314,7 +315,9 @@ class Study:
         return step.job and replace(step.job, limit_seconds=self.pace.limit_seconds(self._work(step.job)))
 
     def _work(self, job: Job) -> float:
-        return self.evaluator.work(self.pending[job.number].costs["macs"], job.rungs)
+        candidate = self.pending[job.number]
+        rungs = job.rungs if candidate.confirms is None else job.rungs[-1:]  # that is trained from its start
+        return self.evaluator.work(candidate.costs["macs"], rungs)
 
     # Telling
 
@@ -351,9 +354,9 @@ class Study:
         if accuracy is not None:
             values = [accuracy if name == "accuracy" else told.costs.get(name, 0) for name in self.config.objectives]
         self.study.tell(told.number, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
-        self.pending.pop(told.number, None)
+        was_training = self.pending.pop(told.number, None) is not None
         self.run.clear_candidate(told.number)
-        if self.executor is not None:
+        if was_training and self.executor is not None:
             self.executor.forget(self.run.candidate_folder(told.number))
         self._count(told)
         self.on_told(told)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.inputs import InputError, refuse
+from nas.inputs import InputError, is_out_of_memory, refuse
 
 FORMAT = 1
 
@@ -21,7 +21,9 @@ def read(path: Path, again: str) -> dict[str, Any]:
     try:
         with file:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - foreign bytes raise whatever the unpickler makes of them
+    except Exception as error:  # foreign bytes raise whatever the unpickler makes of them
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{path}: is damaged or no checkpoint ({type(error).__name__}); {again}") from None
     if not isinstance(state, dict) or "format" not in state:
         raise InputError(f"{path}: is no checkpoint of a training; {again}")

@@ -15,7 +15,7 @@ from nas.costs import COSTS, costs
 from nas.evaluation import ProxyTraining, Rung, turns
 from nas.inputs import InputError, read_yaml, refuse
 from nas.latency import latency_of, open_source
-from nas.run import locked
+from nas.storages import locked
 from nas.training import Recipe, pick_device
 from nas.trust.candidates import spread
 from nas.trust.experiment import KINDS, LEAST, Experiment, Step, Training
