@@ -36,12 +36,12 @@ _HOMES = {
     "load_weights": "nas.weights",
     "search": "nas.study",
 }
-_MODULES = {"samplers": "nas.samplers"}
+_MODULES = {"samplers": "nas.samplers", "timm_models": "nas.timm_models"}
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:  # nas.samplers.SurrogateSampler, for studies of one's own
+    if name in _MODULES:  # nas.samplers.SurrogateSampler, for studies of one's own; nas.timm_models.register
         return import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'nas' has no attribute {name!r}")

@@ -43,7 +43,7 @@ def _text(architecture: Architecture, result: Mapping[str, Any]) -> str:
     return f"""
 # {architecture.id}
 
-A network found by architecture search, trained on {result["data"]["source"]}: {len(result["classes"])} classes,
+A mobile vision network, trained on {result["data"]["source"]}: {len(result["classes"])} classes,
 images of {side} x {side} pixels with {architecture.in_channels} channels.
 
 | | |

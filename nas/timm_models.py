@@ -1,4 +1,8 @@
-"""Trained networks as models of timm (PyTorch Image Models): made, fine-tuned and taken apart by its functions."""
+"""Trained networks as models of timm (PyTorch Image Models).
+
+`timm.create_model` takes `pretrained`, `num_classes` (0: no classifier) and `in_chans`; `drop_rate`, `global_pool`,
+`features_only` and the like are not taken. Features, head and classifier have the methods of timm's own models.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class TimmNetwork(Network):
     """A network with the methods that timm's tools call. Its tensors have the names of `Network`'s."""
 
     def __init__(self, architecture: Architecture, num_classes: int | None = None, in_chans: int | None = None) -> None:
-        """With other classes or image channels than the architecture's, where they are given."""
+        """With other classes (0: no classifier) or image channels than the architecture's, where they are given."""
         head = architecture.stages[-1]
         stages = (*architecture.stages[:-1], replace(head, c=num_classes or head.c))
         changed = replace(architecture, stages=stages, in_channels=in_chans or architecture.in_channels)
@@ -31,6 +35,8 @@ class TimmNetwork(Network):
         self.load_state_dict(build(changed).state_dict())  # initialised as `build` does
         self.num_classes = changed.classes
         self.num_features = self.head_hidden_size = self.architecture.layers[-1].in_channels
+        if num_classes == 0:
+            self.reset_classifier(0)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(batch, in_channels, h, w) -> (batch, num_features, h', w')."""

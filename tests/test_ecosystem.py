@@ -60,6 +60,7 @@ def test_a_card_has_its_head_in_yaml_and_its_numbers(folder: Path) -> None:
     assert measured["metrics"][0]["value"] == 0.75 and measured["dataset"]["split"] == "test"
     assert "| 0.7500 |" in text and f"{RESULT['params']:,}" in text and ARCHITECTURE.table() in text
 
+    assert "by architecture search" not in text, "nas retrain --pick FILE.yaml takes any architecture"
 
 def test_a_retrained_network_is_a_model_of_timm(folder: Path) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
@@ -78,6 +79,10 @@ def test_a_retrained_network_is_a_model_of_timm(folder: Path) -> None:
     assert other(x).shape == (2, model.num_features)
 
 
+    for pretrained in (True, False):
+        bare = timm.create_model(name, pretrained=pretrained, num_classes=0).eval()
+        assert bare.num_classes == 0 and bare(x).shape == (2, model.num_features)
+        assert torch.equal(bare(x), model.forward_head(model.forward_features(x), pre_logits=True)) == pretrained
 def test_a_folder_without_a_result_is_no_model(folder: Path) -> None:
     pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
     (folder / "result.json").unlink()

@@ -28,6 +28,13 @@ def test_the_samplers_are_there_for_studies_of_ones_own() -> None:
     assert nas.samplers.SurrogateSampler.__doc__
 
 
+def test_what_a_card_says_of_timm_can_be_typed() -> None:
+    """In a process in which nothing else imported the module."""
+    script = "import nas; print(nas.timm_models.register.__name__)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.stdout == "register\n", found.stderr
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'nas' has no attribute 'Spce'"):
         _ = nas.Spce
