@@ -23,6 +23,7 @@ from nas.space import Space
 from nas.study import Told
 from nas.timm_models import register
 from nas.tracking import TRACKERS, tracking
+from nas.tracking.tracker import Tracker
 
 ARCHITECTURE = Space.from_dict(yaml.safe_load(fakes.TOY)).sample(random.Random(0))
 RESULT = {
@@ -40,6 +41,7 @@ RESULT = {
     "versions": {"torch": "2.0"},
 }
 TOLD = Told(3, "abc", "trained", 0.5, {"params": 1234, "macs": 56789}, 60.0, "")
+CUT = Told(5, "def", "cut", 0.25, {"params": 2345, "macs": 67890}, 20.0, "behind 3")
 
 
 @pytest.fixture
@@ -58,9 +60,9 @@ def test_a_card_has_its_head_in_yaml_and_its_numbers(folder: Path) -> None:
     assert about["pipeline_tag"] == "image-classification" and about["datasets"] == ["uoft-cs/cifar10"]
     measured = about["model-index"][0]["results"][0]
     assert measured["metrics"][0]["value"] == 0.75 and measured["dataset"]["split"] == "test"
+    assert "by architecture search" not in text, "nas retrain --pick FILE.yaml takes any architecture"
     assert "| 0.7500 |" in text and f"{RESULT['params']:,}" in text and ARCHITECTURE.table() in text
 
-    assert "by architecture search" not in text, "nas retrain --pick FILE.yaml takes any architecture"
 
 def test_a_retrained_network_is_a_model_of_timm(folder: Path) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
@@ -77,12 +79,12 @@ def test_a_retrained_network_is_a_model_of_timm(folder: Path) -> None:
     assert other(x).shape == (2, 3) and torch.equal(other.forward_features(x), model.forward_features(x))
     other.reset_classifier(0)
     assert other(x).shape == (2, model.num_features)
-
-
     for pretrained in (True, False):
         bare = timm.create_model(name, pretrained=pretrained, num_classes=0).eval()
         assert bare.num_classes == 0 and bare(x).shape == (2, model.num_features)
         assert torch.equal(bare(x), model.forward_head(model.forward_features(x), pre_logits=True)) == pretrained
+
+
 def test_a_folder_without_a_result_is_no_model(folder: Path) -> None:
     pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
     (folder / "result.json").unlink()
@@ -97,14 +99,19 @@ def test_tensorboard_has_every_candidate(tmp_path: Path) -> None:
     with tracking(["tensorboard"], tmp_path, "toy") as tell:
         tell(TOLD)
         tell(Told(4, "", "impossible", None, {}, 0.0, "why"))
+        tell(CUT)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(each.step, each.value) for each in events.Scalars("accuracy/trained")] == [(3, 0.5)]
     assert events.Scalars("cost/params")[0].value == 1234
+    names = {"accuracy/trained", "expected_accuracy/cut", "seconds", "cost/params", "cost/macs"}
+    assert set(events.Tags()["scalars"]) == names, "no best of what this process alone has seen"
 
 
 def test_mlflow_has_every_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="mlflow is not installed (pip install 'mobile-nas[mlflow]')")
+    from mlflow.entities import Metric
+
     made: dict[str, dict[str, float]] = {}
 
     class Client:
@@ -118,8 +125,8 @@ def test_mlflow_has_every_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             made[run_name] = {}
             return type("R", (), {"info": type("I", (), {"run_id": run_name})})
 
-        def log_metric(self, run: str, name: str, value: float) -> None:
-            made[run][name] = value
+        def log_batch(self, run: str, metrics: list[Metric]) -> None:
+            made[run] = {each.key: each.value for each in metrics}
 
         def set_terminated(self, run: str, status: str) -> None:
             assert status == "FINISHED"
@@ -128,6 +135,41 @@ def test_mlflow_has_every_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with tracking(["mlflow"], tmp_path, "toy") as tell:
         tell(TOLD)
     assert made == {"abc": {"accuracy": 0.5, "seconds": 60.0, "params": 1234.0, "macs": 56789.0}}
+    with tracking(["mlflow"], tmp_path, "toy") as tell:
+        tell(CUT)
+    assert made["def"] == {"expected_accuracy": 0.25, "seconds": 20.0, "params": 2345.0, "macs": 67890.0}
+
+
+def test_a_tracker_that_fails_ends_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone(Tracker):
+        def tell(self, told: Told) -> None:
+            raise ConnectionError("nobody listens\nin many lines")
+
+        def close(self) -> None:
+            raise OSError("no space")
+
+    heard: list[str] = []
+
+    class Hears(Gone):
+        def tell(self, told: Told) -> None:
+            heard.append(told.id)
+
+        def close(self) -> None:
+            heard.append("closed")
+
+    for name, kind in (("gone", Gone), ("hears", Hears)):
+        monkeypatch.setitem(TRACKERS, name, lambda folder, study, kind=kind: kind())
+    with tracking(["gone", "hears"], tmp_path, "toy") as tell:
+        tell(TOLD)
+        tell(CUT)
+    assert heard == ["abc", "def", "closed"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "gone misses candidate 3 abc: ConnectionError: nobody listens",
+        "gone misses candidate 5 def: ConnectionError: nobody listens",
+        "gone was not closed: OSError: no space",
+    ]
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:

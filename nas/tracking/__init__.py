@@ -1,11 +1,13 @@
 """Searches in the trackers that a team has already. A new one: one file here, one line in TRACKERS.
 
 A tracker is called with the run's folder and the study's name, and gives what takes each outcome and what closes it.
-The Optuna storage stays the record: a tracker only looks on, and one that was left off misses what came before.
+The Optuna storage stays the record: a tracker only looks on. One that was left off misses what came before, and one
+that fails an outcome; that is logged, and the search goes on.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +20,8 @@ from nas.tracking.tracker import Tracker
 
 TRACKERS: Mapping[str, Callable[[Path, str], Tracker]] = {"tensorboard": tensorboard, "mlflow": mlflow}
 
+logger = logging.getLogger("nas")
+
 
 @contextmanager
 def tracking(names: Sequence[str], folder: Path, study: str) -> Iterator[Callable[[Told], None]]:
@@ -29,12 +33,20 @@ def tracking(names: Sequence[str], folder: Path, study: str) -> Iterator[Callabl
         if name not in TRACKERS:
             raise refuse("--track", name, choices(TRACKERS))
     with ExitStack() as stack:
-        trackers = [TRACKERS[name](folder, study) for name in dict.fromkeys(names)]
-        for tracker in trackers:
-            stack.callback(tracker.close)
+        trackers = {name: TRACKERS[name](folder, study) for name in dict.fromkeys(names)}
+        for name, tracker in trackers.items():
+            stack.callback(_spared, f"{name} was not closed", tracker.close)
 
         def tell(told: Told) -> None:
-            for tracker in trackers:
-                tracker.tell(told)
+            for name, tracker in trackers.items():
+                _spared(f"{name} misses candidate {told.number} {told.id}", tracker.tell, told)
 
         yield tell
+
+
+def _spared(what: str, call: Callable[..., None], *given: Told) -> None:
+    """Calls a tracker; if that fails it is logged, for a search does without its onlookers."""
+    try:
+        call(*given)
+    except Exception as error:  # noqa: BLE001 - servers, disks and packages fail in ways of their own
+        logger.warning("%s: %s", what, f"{type(error).__name__}: {error}".partition("\n")[0])

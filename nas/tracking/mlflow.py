@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from nas.inputs import InputError
 from nas.study import Told
-from nas.tracking.tracker import MEASURED, Tracker
+from nas.tracking.tracker import MEASURED, Tracker, accuracy_name
 
 
 class _MLflow(Tracker):
@@ -22,11 +23,14 @@ class _MLflow(Tracker):
     def tell(self, told: Told) -> None:
         if told.outcome not in MEASURED and told.outcome != "failed":
             return
+        from mlflow.entities import Metric
+
         tags = {"outcome": told.outcome, "number": str(told.number), "reason": told.reason}
         run = self.client.create_run(self.experiment, tags=tags, run_name=told.id).info.run_id
-        for name, value in {"accuracy": told.accuracy, "seconds": told.seconds, **told.costs}.items():
-            if value is not None:
-                self.client.log_metric(run, name, float(value))
+        values = {accuracy_name(told): told.accuracy, "seconds": told.seconds, **told.costs}
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        now = round(1000 * time.time())
+        self.client.log_batch(run, [Metric(name, value, now, 0) for name, value in known.items()])
         self.client.set_terminated(run, "FAILED" if told.outcome == "failed" else "FINISHED")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard: accuracy and costs by number of the proposal, the best so far, the seconds of each."""
+"""TensorBoard: accuracy, costs and seconds by number of the proposal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nas.inputs import InputError
 from nas.study import Told
-from nas.tracking.tracker import MEASURED, Tracker
+from nas.tracking.tracker import MEASURED, Tracker, accuracy_name
 
 
 class _TensorBoard(Tracker):
@@ -16,17 +16,14 @@ class _TensorBoard(Tracker):
         except ImportError:
             raise InputError("tensorboard is not installed: pip install 'mobile-nas[tensorboard]'") from None
         self.writer = SummaryWriter(str(folder / "tensorboard"))
-        self.best = 0.0
 
     def tell(self, told: Told) -> None:
         if told.outcome not in MEASURED or told.accuracy is None:
             return
         add = self.writer.add_scalar
-        add(f"accuracy/{told.outcome}", told.accuracy, told.number)
+        add(f"{accuracy_name(told)}/{told.outcome}", told.accuracy, told.number)
         add("seconds", told.seconds, told.number)
         if told.outcome == "trained":
-            self.best = max(self.best, told.accuracy)
-            add("accuracy/best", self.best, told.number)
             for name, value in told.costs.items():
                 add(f"cost/{name}", value, told.number)
 
