@@ -34,7 +34,7 @@ from nas.report.progress import SearchWatch, TrainingWatch, TrustWatch, duration
 from nas.report.sketch import sketch
 from nas.report.space import space_text
 from nas.report.tables import front_csv, front_records
-from nas.report.text import aligned, front_text, front_view, receipt_text, short_stages
+from nas.report.text import aligned, columns_text, front_text, front_view, receipt_text, short_stages
 from nas.run import Run
 from nas.space import Space
 from nas.study import Told
@@ -355,6 +355,14 @@ def test_csv_and_records_have_the_same_columns_and_values(tmp_path: Path) -> Non
     assert json.loads(json.dumps(records)) == records
 
 
+def test_columns_keep_their_kinds_beside_each_other() -> None:
+    header, first, *_ = columns_text(FRONT, ["accuracy", "number", "epochs", "params", "knee"]).splitlines()
+    assert header.split() == ["accuracy", "number", "epochs", "params", "knee"]
+    row = FRONT.iloc[0]
+    assert first.split() == ["0.5000", str(row["number"]), "1", f"{row['params']:,}", str(row["knee"]).lower()]
+    assert columns_text(FRONT, ["accuracy", "number"]).splitlines()[1].split() == ["0.5000", "0"]
+
+
 def test_an_empty_front(tmp_path: Path) -> None:
     empty = FRONT.iloc[:0]
     front_csv(empty, tmp_path / "front.csv")
@@ -535,6 +543,18 @@ def test_a_search_in_a_tall_terminal_shows_its_front(screen: io.StringIO, monkey
             tell(watch, study, "trained", 0.5)
         assert ("◆" in screen.getvalue()) == shown
     assert "0 in training" in screen.getvalue()
+
+
+@pytest.mark.parametrize("screen", [True], indirect=True)
+def test_the_front_is_drawn_anew_for_candidates_alone(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, drawn = searching(trials=400), []
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.setattr(progress_module, "sketch", lambda costs, *rest: drawn.append(len(costs)) or [])
+    with SearchWatch() as watch:
+        watch.start(study)
+        for outcome in ("impossible", "trained", "over budget", "repeated", "failed", "cut", "impossible"):
+            tell(watch, study, outcome, 0.5)
+    assert drawn == [1, 1, 1]
 
 
 @pytest.mark.parametrize("screen", [False], indirect=True)

@@ -66,6 +66,15 @@ def test_order_rises_or_falls() -> None:
         in_order(TABLE, "x")
 
 
+def test_milliseconds_are_columns_where_they_are_known() -> None:
+    table = TABLE.assign(latency_ms=pd.array([0.5, 0.25, None, 2.0], "Float64"))
+    table["measured_ms"] = pd.array([None, 0.3, None, None], "Float64")
+    assert where(table, "latency_ms < 1")["id"].tolist() == ["a1", "b2"]
+    assert where(table, "measured_ms > 0 and latency_ms > 0.1")["id"].tolist() == ["b2"]
+    assert in_order(table, "latency_ms")["id"].tolist() == ["b2", "a1", "d4", "c3"]
+    assert columns_of("id,latency_ms,measured_ms", table) == ["id", "latency_ms", "measured_ms"]
+
+
 def test_columns_are_named_once() -> None:
     assert columns_of("id, params", TABLE) == ["id", "params"]
     for text, message in [("id,x", "'x', but must be one of"), ("id,id", "but has id twice")]:

@@ -100,7 +100,8 @@ class SearchWatch(_Watch):
         done, wanted = self.study.trained, self.study.config.trials
         pace = self._pace(self.study) if told.confirms is None else ["measuring the front again"]
         notes = [*self._best(self.study, told), *pace]
-        self.bar.below = self._sketch(self.study) if self.live else ()
+        if self.live and told.outcome in {"trained", "cut", "failed"}:  # most proposals of some spaces are impossible
+            self.bar.below = self._sketch(self.study)
         self.show(done, wanted, [*notes, *([f"{self.skipped} not trained"] if self.skipped else [])])
         measured = told.outcome in {"trained", "cut", "confirmation"}
         if told.outcome == "failed" or (measured and not self.live):

@@ -29,7 +29,9 @@ def front_text(front: pd.DataFrame, objectives: list[str], width: int | None) ->
 
 def columns_text(front: pd.DataFrame, columns: Sequence[str]) -> str:
     """The table with these columns alone."""
-    rows = [[_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in front[columns].to_numpy()]
+    # Column by column: one array of all of them would make a float of every number.
+    cells = zip(*(front[name] for name in columns), strict=True)
+    rows = [[_cell(name, value) for name, value in zip(columns, row, strict=True)] for row in cells]
     return "\n".join(line.rstrip() for line in aligned([list(columns), *rows]))
 
 
@@ -68,13 +70,13 @@ def receipt_text(receipt: Mapping[str, Any]) -> str:
 def front_view(front: pd.DataFrame, objectives: list[str]) -> tuple[pd.DataFrame, str]:
     """What is shown of a front, every cell a text; and what all its networks share, which `stages` leaves out."""
     names = list(dict.fromkeys(["accuracy", "params", "macs", *objectives]))
-    view = front[["id", *names, *(["measured_ms"] if "measured_ms" in front else [])]].copy()
+    names += ["measured_ms"] if "measured_ms" in front else []
+    view = front[["id", *names]].copy()
     view.insert(0, "", ["knee" if knee else "" for knee in front["knee"]])
     if (front["measurements"] > 1).any():
         deviations = [f"{value:.4f}" if value == value else "" for value in front["accuracy_std"]]  # NaN of one alone
         view.insert(3, "std", deviations)
         view.insert(4, "n", [str(count) for count in front["measurements"]])
-    names += ["measured_ms"] if "measured_ms" in front else []
     for name in names:
         view[name] = [_cell(name, value) for value in front[name]]
     shared, view["stages"] = short_stages([Architecture.from_json(text) for text in front["architecture"]])
