@@ -140,6 +140,7 @@ def test_the_lock_is_a_symbolic_link_where_there_are_any(tmp_path: Path, monkeyp
     ("url", "seen"),
     [
         ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me"),
         ("sqlite:///x.db", "sqlite:///x.db"),
         ("me:secret@host", "host"),
     ],

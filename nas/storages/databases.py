@@ -42,12 +42,14 @@ def open_database(url: str, where: str) -> BaseStorage:
 
 
 def without_password(url: str) -> str:
-    """The URL with *** for its password."""
+    """The URL with *** for its password, and without one among its options."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        address = make_url(url)
+        secrets = [name for name in address.query if "pass" in name.lower()]
+        return address.difference_update_query(secrets).render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         return url.rpartition("@")[2]
 
