@@ -164,7 +164,8 @@ def search(file: Path, folder: Path, evaluator: Evaluator, trials: int | None = 
 
 def recorded(file: Path, folder: Path, count: int, seed: int = 0, reason: str = "boom") -> Run:
     """A run with a record that no search made: `count` candidates drawn from the space, most of them trained, with
-    accuracies that follow their parameters, at three rungs; some were cut or failed, for a `reason`."""
+    accuracies that follow their parameters, at three rungs; some were cut or failed, for a `reason`. Where
+    the study has milliseconds, they are made up."""
     import datetime
     import json
     import math
@@ -184,7 +185,9 @@ def recorded(file: Path, folder: Path, count: int, seed: int = 0, reason: str = 
     for number in range(count):
         member = space.sample(rng)
         params = space.encode(member)
-        known = costs(member)
+        known: dict[str, Any] = dict(costs(member))
+        if config.latency is not None:
+            known["latency_ms"] = round(known["macs"] ** 0.5 / 5000, 6)
         share = rng.random()
         outcome = "trained" if share < 0.7 else "cut" if share < 0.9 else "failed" if share < 0.95 else "over budget"
         top = min(0.99, 0.08 * math.log(known["params"]) + rng.gauss(0, 0.03))

@@ -167,6 +167,92 @@ def test_a_retrained_network_and_the_trust_are_in_it(run: Run, facts: dict[str, 
     (folder / "result.json").unlink()
 
 
+def added(run: Run, attrs: dict[str, Any], failed: bool = False) -> None:
+    """A trial with such attributes and no values: not told yet, or failed."""
+    import optuna
+    from optuna.trial import TrialState
+
+    study = optuna.load_study(study_name=run.config.name, storage=run.open_storage())
+    state = TrialState.FAIL if failed else TrialState.RUNNING
+    study.add_trial(optuna.trial.create_trial(state=state, user_attrs=attrs))
+
+
+def small(folder: Path, count: int, **changes: Any) -> Run:
+    return fakes.recorded(fakes.write_study(folder, **{**STUDY, **changes}), folder / "run", count)
+
+
+@pytest.mark.parametrize("count", [0, 30])
+def test_an_outcome_on_record_that_is_not_told_yet_is_no_error(tmp_path: Path, count: int) -> None:
+    run, other = small(tmp_path / "a", count), small(tmp_path / "b", 30)
+    last = next(x for x in reversed(other.all_trials()) if x.user_attrs["outcome"] == "trained")
+    before = report_facts(run)
+    added(run, last.user_attrs)
+    found = report_facts(run)
+    assert len(found["table"]["id"]) == count + 1 and found["table"]["outcome"][-1] == "trained"
+    assert [found[name] for name in ("growth", "importance")] == [before[name] for name in ("growth", "importance")]
+
+
+def test_measuring_again_makes_no_candidates(tmp_path: Path) -> None:
+    run = small(tmp_path, 20)
+    trained = next(x for x in run.all_trials() if x.user_attrs["outcome"] == "trained")
+    before, again = report_facts(run), {"candidate": trained.user_attrs["candidate"], "confirms": [trained.number, 1]}
+    added(run, again)
+    added(run, {**again, "outcome": "failed", "reason": "boom"}, failed=True)
+    found = report_facts(run)
+    assert found["table"] == before["table"] and found["status"]["running"] == 1
+
+
+def test_the_page_has_no_password(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, shared = run.record(), Run(run.folder)
+    config = run.config.model_copy(update={"storage": "postgresql://me:secret@host/db"})
+    object.__setattr__(shared, "config", config)
+    monkeypatch.setattr(Run, "record", lambda self: record)
+    found = report_facts(shared)
+    assert "postgresql://me:***@host/db" in found["study"]["yaml"] and "secret" not in json.dumps(found)
+
+
+def test_a_space_of_ones_own_with_a_published_name_is_no_reference(tmp_path: Path) -> None:
+    run = small(tmp_path, 10)
+    (tmp_path / "mobilenet_v1.yaml").write_text(fakes.TOY, encoding="utf-8")
+    (tmp_path / "mobilenet_v2.yaml").write_text(fakes.SIX, encoding="utf-8")
+    assert len(report_facts(run)["references"]) == 6
+    with pytest.raises(InputError, match="has 153 networks, but a reference must have at most 30"):
+        report_facts(run, [str(tmp_path / "mobilenet_v1.yaml")])
+
+
+LATENCY_STUDY = {
+    "objectives": ["accuracy", "latency_ms"],
+    "latency": {"runtime": "eager"},
+    "budget": {"latency_ms": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory, quiet_optuna: None) -> Run:
+    """A run in which milliseconds are a cost."""
+    return small(tmp_path_factory.mktemp("timed"), 40, **LATENCY_STUDY)
+
+
+def test_milliseconds_are_facts_where_they_are_a_cost(timed: Run, facts: dict[str, Any]) -> None:
+    found, trials = report_facts(timed), timed.trials().set_index("number")
+    table = found["table"]
+    assert table["latency_ms"] == pytest.approx([trials["latency_ms"][number] for number in table["number"]], abs=1e-5)
+    assert [each["name"] for each in found["costs"]] == [*COSTS, "latency_ms"], "layers have places in COSTS"
+    assert [each["name"] for each in facts["costs"]] == list(COSTS) and "latency_ms" not in facts["table"]
+    members = compare_runs([timed])["runs"][str(timed.folder)]["members"]
+    assert [each["latency_ms"] for each in members] == pytest.approx(timed.front()["latency_ms"].tolist())
+
+
+def test_milliseconds_choose_in_the_terminal(timed: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    times = timed.front()["latency_ms"]
+    limit = float(times.median())
+    words = ["--where", f"latency_ms < {limit}", "--columns", "id,latency_ms,measured_ms"]
+    assert main(["front", str(timed.folder), *words]) == 0
+    header, *rows = [line.split() for line in capsys.readouterr().out.splitlines()[: 1 + (times < limit).sum()]]
+    assert header == ["id", "latency_ms", "measured_ms"]
+    assert [row[1:] for row in rows] == [[f"{value:.4f}", "not", "yet"] for value in times if value < limit]
+
+
 # The page as a file
 
 
@@ -189,6 +275,29 @@ def test_watching_ends_with_the_search(run: Run, tmp_path: Path) -> None:
     object.__setattr__(done, "config", config)
     assert len(list(write_report(done, file, every=1))) == 1
     assert "refresh" not in file.read_text(encoding="utf-8")[:2000]
+
+
+def test_watching_reads_the_record_alone_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other, made, slept = small(tmp_path / "a", 6, trials=100), small(tmp_path / "b", 12), [], []
+    last = next(x for x in reversed(other.all_trials()) if x.user_attrs["outcome"] == "trained")
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert len(slept) < 10
+        if len(slept) == 2:
+            added(run, {"candidate": last.user_attrs["candidate"]})
+        if len(slept) == 4:
+            object.__setattr__(run, "config", run.config.model_copy(update={"trials": 1}))
+            added(run, last.user_attrs)
+
+    def report(*arguments: Any) -> dict[str, Any]:
+        made.append(len(slept))
+        return report_facts(*arguments)
+
+    monkeypatch.setattr("nas.report.watch.report_facts", report)
+    monkeypatch.setattr("time.sleep", sleep)
+    assert len(list(write_report(run, tmp_path / "report.html", every=7))) == 3
+    assert made == [0, 2, 4] and slept == [7] * 4
 
 
 def test_a_search_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
@@ -282,6 +391,44 @@ def test_axes_can_be_any_cost_and_budgets_show(opened: Opened) -> None:
         assert min(page.evaluate("document.getElementById('front').data[0].x")) > 0
     shapes = page.evaluate("document.getElementById('front').layout.shapes.map(each => each.x0)")
     assert shapes == [3000]
+    assert opened.wrong == []
+
+
+def test_a_page_of_milliseconds(browser: Any, timed: Run, tmp_path: Path) -> None:
+    (timed.folder.parent / "mobilenet_v2.yaml").write_text(fakes.SIX, encoding="utf-8")
+    found = report_facts(timed)
+    assert found["references"]
+    write_page(tmp_path / "report.html", "report", "toy", found)
+    opened = Opened(browser, tmp_path / "report.html")
+    page, times = opened.page, found["table"]["latency_ms"]
+    assert page.input_value("#x") == "latency_ms" and page.locator("#x option").count() == len(COSTS) + 4
+    names = "document.getElementById('front').data.map(each => each.name || '').join()"
+    assert "published" not in page.evaluate(names)
+    page.select_option("#x", "params")
+    assert "published" in page.evaluate(names)
+    page.select_option("#x", "latency_ms")
+    assert page.evaluate("document.getElementById('front').layout.shapes.map(each => each.x0)") == [0.2]
+    page.select_option("#which", "all")
+    page.fill("#where", "latency_ms < 0.06")
+    fast = [place for place, value in enumerate(times) if value < 0.06]
+    assert page.locator("#table tbody tr").count() == len(fast) and 0 < len(fast) < len(times)
+    assert f"{times[found['knee']]:.4f}".rstrip("0") in page.inner_text("#chosen .costs")
+    shares = page.locator("#stages thead th").all_inner_texts()
+    assert "params" in shares and "latency (ms)" not in shares, "of which no layer has a share here"
+    page.evaluate("chooseReference(D.references[0].id)")
+    assert page.inner_text("#chosen .id") == found["references"][0]["name"]
+    members = compare_runs([timed])
+    write_page(tmp_path / "compare.html", "compare", "one", members)
+    beside = Opened(browser, tmp_path / "compare.html")
+    assert beside.page.input_value("#x") == "latency_ms"
+    assert opened.wrong == [] and beside.wrong == []
+
+
+def test_copying_is_said(opened: Opened) -> None:
+    command = opened.page.locator("#commands .copy").first
+    command.locator("button").click()
+    command.locator("[role=status]:text-matches('Copied|Selected')").wait_for()
+    command.locator("[role=status]:text-is('')").wait_for(state="attached")
     assert opened.wrong == []
 
 

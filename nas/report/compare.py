@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ import numpy as np
 
 from nas.costs import COSTS
 from nas.inputs import InputError
+from nas.latency import LATENCY
 from nas.pareto import hypervolume, hypervolumes
 from nas.report.growth import Array, measured, reference, rises
 from nas.report.plot import line, save_figure
 from nas.report.progress import duration
+from nas.report.tables import front_records
 from nas.report.text import aligned
 from nas.run import Run
 from nas.tables import front_table, trials_table
@@ -47,6 +48,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     for run, (name, (seconds, values)) in zip(runs, found.items(), strict=True):
         members = front_table(tables[name], objectives)
         repeated = bool((members["measurements"] > 1).any())
+        shown = ["id", "accuracy", *COSTS, *([LATENCY] if LATENCY in members else [])]
         spent = run.receipt(tables[name], members)
         facts[name] = {
             "sampler": run.config.sampler.name,
@@ -55,7 +57,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
             "epochs": spent["epochs"],
             "hours": round(float(seconds[-1]) / 3600, 4),
             "front": len(members),
-            "members": json.loads(members[["id", "accuracy", *COSTS]].to_json(orient="records", double_precision=15)),
+            "members": front_records(members, shown),
             "curve": _curve(seconds, hypervolumes(values, worst, maximise) / whole),
             "again": hypervolume(members[objectives].to_numpy(float), worst, maximise) / whole if repeated else None,
         }

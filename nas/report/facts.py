@@ -16,14 +16,16 @@ from optuna.trial import FrozenTrial
 
 from nas.architecture import Architecture, Layer, Stage, spelled
 from nas.census import MOST_LAYERS, layer_costs
-from nas.costs import COSTS, cost
+from nas.costs import COSTS, costs
 from nas.inputs import InputError
+from nas.latency import LATENCY
 from nas.machine import hardware, versions
 from nas.pareto import hypervolumes
 from nas.report.growth import measured, reference, rises
 from nas.report.importance import importances, in_common, plain_trials
 from nas.run import Run
 from nas.space import Space
+from nas.storages import without_password
 from nas.tables import front_table, trials_table
 
 SHOWN = ("trained", "cut", "failed", "running", "over budget")
@@ -34,7 +36,7 @@ PUBLISHED = (
 ).split()
 """The spaces of published networks that are looked for beside a study's own space."""
 MOST_REFERENCES = 30
-_LEAST_PROBABLE = 12
+_LEAST_PROBABLE = 10
 _DIGITS = 5
 
 Walk = tuple[Stage, int, int]
@@ -51,25 +53,28 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     trials, sittings = run.record()
     every = trials_table(trials)
     front = front_table(every, run.config.objectives)
-    table = every[every["outcome"].isin(SHOWN) & (every["architecture"] != "")].reset_index(drop=True)
+    shown = every["outcome"].isin(SHOWN) & (every["architecture"] != "") & every["confirms"].isna()
+    table = every[shown].reset_index(drop=True)
+    architectures = [Architecture.from_json(text) for text in table["architecture"]]
     rows = _Rows()
     places = {number: place for place, number in enumerate(table["number"])}
-    trained = [trial for trial in trials if trial.user_attrs.get("outcome") == "trained"]
+    # An outcome is on record a moment before its values are.
+    trained = [x for x in trials if x.values is not None and x.user_attrs.get("outcome") == "trained"]
     maximise = [name == "accuracy" for name in run.config.objectives]
     plain = plain_trials(trained)
     return {
         "study": _study(run),
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "status": _status(run, every),
-        "costs": [{"name": name, "help": each.help, "combine": each.combine} for name, each in COSTS.items()],
-        "table": _table(table, rows, set(front["number"])),
+        "costs": _costs(every),
+        "table": _table(table, architectures, rows, set(front["number"])),
         "front": [places[number] for number in front["number"]],
         "knee": next((places[number] for number in front["number"][front["knee"]]), None),
-        "growth": _growth(run, trials, sittings, maximise),
+        "growth": _growth(run, trials, sittings, maximise) if trained else {"seconds": [], "trained": [], "share": []},
         "importance": importances(plain, maximise),
         "common": in_common(trained, set(front["number"]))[:_LEAST_PROBABLE],
         "receipt": run.receipt(every, front),
-        "references": _references(run, references, table, rows),
+        "references": _references(run, references, architectures, rows),
         "retrained": _retrained(run),
         "trust": _trust(run),
         "environment": _environment(),
@@ -81,6 +86,7 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
 
 def _study(run: Run) -> dict[str, Any]:
     config = run.config
+    storage = config.storage and without_password(config.storage)  # the page is for others, too
     return {
         "name": config.name,
         "space": Path(config.space).stem,
@@ -90,8 +96,14 @@ def _study(run: Run) -> dict[str, Any]:
         "sampler": config.sampler.name,
         "seed": config.sampler.seed,
         "rungs": [rung.model_dump() for rung in config.proxy.rungs],
-        "yaml": config.to_yaml(),
+        "yaml": config.model_copy(update={"storage": storage}).to_yaml(),
     }
+
+
+def _costs(every: pd.DataFrame) -> list[dict[str, Any]]:
+    """Names, and how layers make a network's; latency, of which none is known of a layer here, is the last."""
+    known: list[dict[str, Any]] = [{"name": name, "combine": each.combine} for name, each in COSTS.items()]
+    return [*known, *([{"name": LATENCY, "combine": None}] if LATENCY in every else [])]
 
 
 def _status(run: Run, every: pd.DataFrame) -> dict[str, Any]:
@@ -137,11 +149,12 @@ class _Rows:
         return [known for part in parts for known in layer_costs(part).values()]
 
 
-def _table(table: pd.DataFrame, rows: _Rows, front: set[int]) -> dict[str, list[Any]]:
+def _table(
+    table: pd.DataFrame, architectures: Sequence[Architecture], rows: _Rows, front: set[int]
+) -> dict[str, list[Any]]:
     rungs = [json.loads(text) for text in table["rungs"]]
     last = [each[-1]["accuracy"] if each else None for each in rungs]
     accuracy = [own if own == own else seen for own, seen in zip(table["accuracy"], last, strict=True)]
-    architectures = [Architecture.from_json(text) for text in table["architecture"]]
     epochs = [
         _train_curve(each[-1]) if number in front and each else []
         for number, each in zip(table["number"], rungs, strict=True)
@@ -154,11 +167,10 @@ def _table(table: pd.DataFrame, rows: _Rows, front: set[int]) -> dict[str, list[
         "accuracy": _numbers(accuracy),
         "std": _numbers(table["accuracy_std"]),
         "measurements": table["measurements"].tolist(),
-        "rung": [int(rung) if pd.notna(rung) else 0 for rung in table["rung"]],
+        "rung": table["rung"].tolist(),
         **{name: [int(value) if pd.notna(value) else None for value in table[name]] for name in COSTS},
+        **({LATENCY: [_number(value) for value in table[LATENCY].to_numpy(float)]} if LATENCY in table else {}),
         "seconds": [round(value, 1) for value in table["seconds"]],
-        "resolution": [architecture.resolution for architecture in architectures],
-        "channels": [architecture.in_channels for architecture in architectures],
         "stages": [rows.of(architecture) for architecture in architectures],
         "curve": [[[rung["epochs"], _number(rung["accuracy"])] for rung in each] for each in rungs],
         "epochs": epochs,
@@ -184,8 +196,6 @@ def _growth(
     run: Run, trials: list[FrozenTrial], sittings: list[float], maximise: Sequence[bool]
 ) -> dict[str, list[float]]:
     """Where the hypervolume rises: seconds of search, trained candidates, and the share of what it is at the end."""
-    if not any(trial.user_attrs.get("outcome") == "trained" for trial in trials):
-        return {"seconds": [], "trained": [], "share": []}
     seconds, values = measured(run.folder, trials, sittings)
     volumes = hypervolumes(values, reference(values, maximise), maximise)
     places = rises(volumes)
@@ -199,25 +209,27 @@ def _growth(
     }
 
 
-def _references(run: Run, named: Sequence[str] | None, table: pd.DataFrame, rows: _Rows) -> list[dict[str, Any]]:
+def _references(
+    run: Run, named: Sequence[str] | None, ours: Sequence[Architecture], rows: _Rows
+) -> list[dict[str, Any]]:
     """Published networks with the study's classes, at the resolutions of its candidates; their costs are exact."""
-    if table.empty:
+    if not ours:
         return []
-    ours = [Architecture.from_json(text) for text in table["architecture"]]
     resolutions = {each.resolution for each in ours}
     found: dict[str, dict[str, Any]] = {}
     for file in _beside(run) if named is None else [Path(name) for name in named]:
         space = Space.load(file, ours[0].in_channels, ours[0].classes)
         if space.size > MOST_REFERENCES:
+            if named is None:  # a space of the user's own that has the name of a published one
+                continue
             rule = f"but a reference must have at most {MOST_REFERENCES}"
             raise InputError(f"{file}: has {space.size:,} networks, {rule}")
         for member in space.enumerate():
             if named is None and member.resolution not in resolutions:
                 continue
             choices = [f"{name} {spelled(value)}" for name, value in space.encode(member).items()]
-            known = {name: cost(member, name) for name in COSTS}
             about = {"name": ", ".join([space.name, *choices]), "id": member.id, "stages": rows.of(member)}
-            found.setdefault(member.id, {**about, "resolution": member.resolution, **known})
+            found.setdefault(member.id, {**about, "resolution": member.resolution, **costs(member)})
     return list(found.values())
 
 

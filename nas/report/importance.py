@@ -20,8 +20,9 @@ HALVES, SHUFFLES, MOST = 20, 20, 300
 
 
 def importances(trials: Sequence[FrozenTrial], maximise: Sequence[bool], seed: int = 0) -> list[dict[str, Any]]:
-    """How much each choice decides whether a candidate comes near the front: conditional PED-ANOVA (Watanabe et al.
-    2023, IJCAI), as shares of the sum over all choices, the largest first; plain values.
+    """How much each choice decides whether a candidate comes near the front: PED-ANOVA (Watanabe et al. 2023, IJCAI)
+    for choices that are put only after others (arXiv:2601.20800), as shares of the sum over all choices, the largest
+    first; plain values.
 
     `low` and `high` hold nine tenths of the shares over random halves of the candidates. `chance` is what 95 % of
     shufflings, after which no choice can matter, stay below. Of more than MOST candidates, as many drawn from them.
@@ -57,15 +58,16 @@ def _shares(trials: Sequence[FrozenTrial], maximise: Sequence[bool]) -> dict[str
 def _shuffled(trials: Sequence[FrozenTrial], rng: random.Random) -> list[FrozenTrial]:
     values = [trial.values for trial in trials]
     rng.shuffle(values)
-    return [
-        create_trial(values=value, params=trial.params, distributions=trial.distributions)
-        for trial, value in zip(trials, values, strict=True)
-    ]
+    return [_plain(trial, value) for trial, value in zip(trials, values, strict=True)]
 
 
 def plain_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Their choices and values alone: copies that are cheap to add to a study."""
-    return [create_trial(values=x.values, params=x.params, distributions=x.distributions) for x in trials]
+    return [_plain(trial, trial.values) for trial in trials]
+
+
+def _plain(trial: FrozenTrial, values: Sequence[float]) -> FrozenTrial:
+    return create_trial(values=values, params=trial.params, distributions=trial.distributions)
 
 
 def in_common(trials: Sequence[FrozenTrial], front: Collection[int]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from nas.run import Run
 
 
 def write_report(
-    run: Run, file: Path, references: Sequence[str] | None = None, every: float | None = None
+    run: Run, file: Path, references: Sequence[str] | None = None, every: int | None = None
 ) -> Iterator[dict[str, Any]]:
     """Writes the page and gives the search's status; with `every`, again after so many seconds where the record has
     changed, until the search is complete.
@@ -21,16 +21,15 @@ def write_report(
     While it is watched, the page reads itself again as often; the last one does not. Raises InputError as
     `report_facts` does.
     """
-    seen = -1
+    seen = None
     while True:
-        facts = report_facts(run, references)
-        status = facts["status"]
-        going = every is not None and status["done"] < status["wanted"]
-        proposals = sum(status["outcomes"].values()) + status["done"]
-        if proposals != seen or not going:
-            write_page(file, "report", f"{run.config.name}: report", facts, int(every) if going and every else None)
+        now = [(x.state, len(x.user_attrs), len(x.user_attrs.get("rungs", []))) for x in run.all_trials()]
+        if now != seen:  # asked first: the facts of a long search take seconds
+            seen, facts = now, report_facts(run, references)
+            status = facts["status"]
+            again = every if status["done"] < status["wanted"] else None
+            write_page(file, "report", f"{run.config.name}: report", facts, again)
             yield status
-        seen = proposals
-        if not going or every is None:
+        if again is None:
             return
-        time.sleep(every)
+        time.sleep(again)

@@ -52,7 +52,7 @@ const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;"
 
 // Numbers
 
-const exact = (value) => (value == null ? "–" : value.toLocaleString("en-US"));
+const exact = (value) => (value == null ? "–" : value.toLocaleString("en-US", { maximumFractionDigits: 4 }));
 function short(value) {
   if (value == null) return "–";
   for (const [size, suffix] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
@@ -130,7 +130,8 @@ function logTicks(values) {
   return { type: "log", tickvals: ticks, ticktext: ticks.map(short) };
 }
 
-// `params < 0.3M and accuracy > 0.9 or ...`, as nas front --where has it: a test of a row, or an Error
+// `params < 0.3M and accuracy > 0.9 or ...`: a test of a row, or an Error. Comparisons as those of nas front --where, but of
+// the columns that a page has, among them words such as outcomes; AND, 3m and numbers below 0 are taken, too.
 
 function condition(text, names) {
   const any = text.split(/\s+or\s+/i).map((part) => part.split(/\s+and\s+/i).map((each) => comparison(each, names)));
@@ -151,7 +152,7 @@ function comparison(text, names) {
 }
 
 function command(text) {
-  const status = el("span", { class: "hint", role: "status" });
+  const status = el("span", { class: "hint", role: "status" }); // what a screen reader says
   const copy = el("button", { type: "button", "aria-label": "Copy: " + text }, "Copy");
   copy.addEventListener("click", async () => {
     const range = document.createRange();
@@ -160,8 +161,8 @@ function command(text) {
     getSelection().addRange(range);
     let done = false;
     try { await navigator.clipboard.writeText(text); done = true; } catch { done = document.execCommand("copy"); }
-    copy.textContent = done ? "Copied" : "Selected";
-    setTimeout(() => (copy.textContent = "Copy"), 1500);
+    status.textContent = done ? "Copied" : "Selected";
+    setTimeout(() => (status.textContent = ""), 1500);
   });
   const code = el("code", { tabindex: 0 }, text);
   return el("div", { class: "copy" }, code, copy, status);

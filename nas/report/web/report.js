@@ -1,4 +1,4 @@
-let D, T, FRONT, COSTS, CHOSEN = null, REFERENCE = null;
+let D, T, FRONT, COSTS, CHOSEN = null;
 const isFront = new Set();
 let tested = new Map();
 const BLOCKS = ["conv", "separable", "bottleneck", "cse", "shuffle", "maxpool", "identity", "classifier"];
@@ -138,7 +138,7 @@ function frontChart() {
       const some = thinned(lost, x, null, 70);
       foot(`failed (${exact(lost.length)})`, some.map((i) => value(x, i)), { color: css("--red"), symbol: "x-thin", size: 9, line: { color: css("--red"), width: 2 } }, some.map((i) => `<b>${plain(T.id[i])}</b> failed<br>${plain(T.reason[i].slice(0, 160))}`), some);
     }
-    const bases = D.references;
+    const bases = D.references.filter((each) => each[x] != null); // latency is not known of them
     if (bases.length) foot(`published, cost alone (${bases.length})`, bases.map((r) => r[x]), { color: css("--ink"), symbol: "line-ns", size: 15, line: { color: css("--ink"), width: 2 } },
       bases.map((r) => `<b>${plain(r.name)}</b><br>${exact(r.params)} params, ${exact(r.macs)} MACs<br>its accuracy here is not known`), bases.map((r) => r.id));
   }
@@ -185,7 +185,6 @@ function within(values, log) {
 
 function choose(i) {
   CHOSEN = i;
-  REFERENCE = null;
   history.replaceState(null, "", "#" + T.id[i]);
   drawChosen(i);
   drawNetwork(T.id[i], T.stages[i], COSTS.map((name) => T[name][i]));
@@ -201,7 +200,6 @@ function mark(row, on) {
 function chooseReference(id) {
   const found = D.references.find((each) => each.id === id);
   CHOSEN = null;
-  REFERENCE = found;
   $("chosen").replaceChildren(el("div", { class: "id" }, found.name), el("div", { class: "badges" }, el("span", { class: "badge" }, "published")),
     el("p", { class: "hint" }, "With the classes and channels of this study. It was not trained here, so that its accuracy is not known; put its architecture into the study's enqueue list to have it measured beside the others."),
     costList((name) => found[name]));
@@ -240,11 +238,13 @@ function drawChosen(i) {
     ...(top ? [el("div", {}, el("div", { class: "what" }, "Train it fully"), command(D.commands["Train it fully"].replace(/ID$/, T.id[i])))] : []));
 }
 
+// What a stage puts out: the side of its square, and in words
+const side = (row) => (row[STAGE.block] === "classifier" ? 1 : Math.ceil(row[STAGE.resolution] / row[STAGE.s]));
+const output = (row) => (row[STAGE.block] === "classifier" ? `${row[STAGE.c]} classes` : `${side(row)}² × ${row[STAGE.c]}`);
 const tint = (block) => `var(--b${Math.max(0, BLOCKS.indexOf(block)) % 8})`;
 
 function drawNetwork(name, stages, totals) {
   const rows = stages.map((k) => D.rows[k]);
-  
   $("drawing").replaceChildren(picture(name, rows));
   const of = (row, cost) => {
     const at = COSTS.indexOf(cost), shares = row[STAGE.layers].map(([layer, times]) => [D.layers[layer][at], times]);
@@ -254,15 +254,13 @@ function drawNetwork(name, stages, totals) {
     const whole = totals[COSTS.indexOf(cost)] || 1, own = of(row, cost), share = own / whole;
     return el("td", { class: "n" }, el("span", { class: "share", title: percent(share, 1) }, el("i", { style: { width: percent(Math.min(1, share), 1).replace(" ", "") } }), amount(cost, own)));
   };
-  const costs = [...new Set(["params", "macs", "peak_memory_bytes", ...objectives(), ...Object.keys(D.study.budget)])].filter((name) => COSTS.includes(name));
+  const costs = [...new Set(["params", "macs", "peak_memory_bytes", ...objectives(), ...Object.keys(D.study.budget)])].filter((name) => D.costs[COSTS.indexOf(name)]?.combine); // of which layers have their shares
   const options = rows.map((row) => row[STAGE.rest].split(" ").filter(Boolean)), having = options.filter((own) => own.some((word) => word.startsWith("activation=")));
   const shared = (having[0] || []).filter((word) => word.startsWith("activation=") && having.length > 1 && having.every((own) => own.includes(word)));
   const head = ["stage", "input", "output", "t", "c", "n", "s", "", ...costs.map((name) => brief(name).replace("peak memory", "memory"))];
   const body = rows.map((row, k) => {
-    const out = Math.ceil(row[STAGE.resolution] / row[STAGE.s]);
-    const side = row[STAGE.block] === "classifier" ? `${row[STAGE.c]} classes` : `${out}² × ${row[STAGE.c]}`;
     return el("tr", {}, el("th", { scope: "row" }, el("span", { class: "swatch", style: { background: tint(row[STAGE.block]) } }), row[STAGE.block]),
-      el("td", {}, `${row[STAGE.resolution]}² × ${row[STAGE.channels]}`), el("td", {}, side),
+      el("td", {}, `${row[STAGE.resolution]}² × ${row[STAGE.channels]}`), el("td", {}, output(row)),
       ...[row[STAGE.t] ?? "–", row[STAGE.c], row[STAGE.n], row[STAGE.s]].map((x) => el("td", { class: "n" }, x)),
       el("td", { class: "mono options" }, options[k].filter((word) => !shared.includes(word)).join(" ")), ...costs.map((cost) => bar(row, cost)));
   });
@@ -273,13 +271,12 @@ function drawNetwork(name, stages, totals) {
 }
 
 function picture(name, rows) {
-  const layers = rows.flatMap((row) => Array.from({ length: row[STAGE.n] }, (_, k) => ({ row, first: k === 0, side: row[STAGE.block] === "classifier" ? 1 : Math.ceil(row[STAGE.resolution] / row[STAGE.s]) })));
   const height = (side) => 22 + 21 * Math.log2(Math.max(1, side)), width = (c) => 8 + 5.2 * Math.log2(Math.max(1, c));
-  const image = rows[0], tall = Math.max(height(image[STAGE.resolution]), ...layers.map((layer) => height(layer.side)));
+  const image = rows[0], tall = Math.max(height(image[STAGE.resolution]), ...rows.map((row) => height(side(row))));
   const middle = tall / 2 + 8, made = [];
   let at = 2;
-  const box = (side, channels, fill, label) => {
-    const [w, h] = [width(channels), height(side)];
+  const box = (sides, channels, fill, label) => {
+    const [w, h] = [width(channels), height(sides)];
     made.push(svg("rect", { x: at, y: middle - h / 2, width: w, height: h, rx: 3, fill, stroke: "var(--grey)", "stroke-width": 1 }, svg("title", {}, label)));
     at += w;
   };
@@ -288,9 +285,9 @@ function picture(name, rows) {
   box(image[STAGE.resolution], image[STAGE.channels], "none", "image");
   at = Math.max(at, 76) + 14;
   for (const row of rows) {
-    const begin = at, out = row[STAGE.block] === "classifier" ? 1 : Math.ceil(row[STAGE.resolution] / row[STAGE.s]);
-    for (let k = 0; k < row[STAGE.n]; k++) { box(out, row[STAGE.c], tint(row[STAGE.block]), `${row[STAGE.block]}: ${out}² × ${row[STAGE.c]}`); at += 3; }
-    const text = [row[STAGE.block] + (row[STAGE.n] > 1 ? ` ×${row[STAGE.n]}` : ""), row[STAGE.block] === "classifier" ? `${row[STAGE.c]} classes` : `${out}² × ${row[STAGE.c]}`,
+    const begin = at;
+    for (let k = 0; k < row[STAGE.n]; k++) { box(side(row), row[STAGE.c], tint(row[STAGE.block]), `${row[STAGE.block]}: ${output(row)}`); at += 3; }
+    const text = [row[STAGE.block] + (row[STAGE.n] > 1 ? ` ×${row[STAGE.n]}` : ""), output(row),
       [row[STAGE.t] != null ? `t ${row[STAGE.t]}` : "", (/\bk=(\d+)/.exec(row[STAGE.rest]) || ["", ""])[1].replace(/^(.+)$/, "k $1"), (/groups=(\d+)/.exec(row[STAGE.rest]) || ["", ""])[1].replace(/^(.+)$/, "g $1")].filter(Boolean).join("  ")];
     words(begin, text);
     at = Math.max(at, begin + Math.max(...text.map((line) => line.length)) * 7.4) + 18;
@@ -309,7 +306,7 @@ function columns() {
   const named = ["params", "macs", "peak_memory_bytes", ...objectives(), ...Object.keys(D.study.budget)];
   return ["id", "outcome", "accuracy", ...COSTS.filter((name) => $("every").checked || named.includes(name)), ...(rungs ? ["rung"] : []), "seconds", ...(tested.size ? ["test accuracy"] : []), "stages"];
 }
-const cellValue = (name, i) => (name === "test accuracy" ? tested.get(T.id[i]) ?? null : name === "stages" ? T.stages[i].length : name === "outcome" ? state(i) : T[name][i]);
+const cellValue = (name, i) => (name === "test accuracy" ? tested.get(T.id[i]) ?? null : name === "outcome" ? state(i) : T[name][i]);
 
 function drawTable() {
   const counts = [["front", "the front", FRONT.length], ["trained", "all that were trained to the top", T.outcome.filter((x) => x === "trained").length], ["all", "all candidates", T.id.length]];
@@ -396,10 +393,9 @@ function drawMatter() {
     $("importance-hint").textContent = `Conditional PED-ANOVA of ${exact(few)} trained candidates; bars span nine tenths of random halves, red marks what chance alone stays below. ` +
       (clear ? `${clear} ${clear === 1 ? "choice is" : "choices are"} clearly above chance.` : "None is clearly above chance: there are too few candidates for so many choices.");
   }
-  const common = D.common.slice(0, 10);
-  if (!common.length) $("common-hint").textContent = "No value is more frequent on the front than among all candidates.";
+  if (!D.common.length) $("common-hint").textContent = "No value is more frequent on the front than among all candidates.";
   else {
-    $("common").append(table(["choice", "value", "on the front", "of all", "by chance"], common.map((c) => [el("code", {}, c.choice), String(c.value), `${c.with_it} of ${c.asked}`, percent(c.share), c.probability < 0.0001 ? "< 0.0001" : c.probability.toFixed(4).replace(/0+$/, "").replace(/\.$/, "")])));
+    $("common").append(table(["choice", "value", "on the front", "of all", "by chance"], D.common.map((c) => [el("code", {}, c.choice), String(c.value), `${c.with_it} of ${c.asked}`, percent(c.share), c.probability < 0.0001 ? "< 0.0001" : c.probability.toFixed(4).replace(/0+$/, "").replace(/\.$/, "")])));
     $("common-hint").textContent = "Values more frequent on the front than among all trained candidates, the least likely first. By chance: how often a random choice of as many would have so many with it. Many are looked at, so that a small number is no proof.";
   }
 }
