@@ -20,7 +20,7 @@ from nas.costs.peak_memory import ELEMENT_BYTES
 from nas.inputs import InputError
 from nas.trace import Kind, Operator, Trace, trace_layer
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "costs.md").read_text(encoding="utf-8")
 SPLIT: list[tuple[str, int, int, int, dict[str, Any]]] = [
     ("bottleneck", 16, 16, 1, {"t": 6}),
     ("bottleneck", 16, 24, 2, {"t": 6, "k": 5}),
@@ -149,8 +149,8 @@ def shufflenet_2x() -> Architecture:
     [("MobileNetV1", mobilenet_v1()), ("MobileNetV2", mobilenet_v2()), ("ShuffleNet 2x", shufflenet_2x())],
     ids=["v1", "v2", "shufflenet"],
 )
-def test_the_table_of_the_readme(name: str, network: Architecture) -> None:
-    rows = [line for line in README.splitlines() if line.startswith(f"  | {name} ")]
+def test_the_table_of_the_page(name: str, network: Architecture) -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith(f"| {name} ")]
     shown = [cell.strip() for cell in rows[0].split("|")[2:6]]
     found = [memory_bytes(network, dtype="float16")]
     found += [memory_bytes(network, "block", "float16", splits) for splits in (1, 4, None)]

@@ -1,11 +1,14 @@
-"""The README says what the program does: its commands parse, its files exist, its YAML is accepted."""
+"""The pages say what the program does: commands parse, files exist, YAML is accepted, Python runs."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,83 +23,109 @@ from nas.report.where import columns_of, where
 from nas.space import Space
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^    (nas [^\n]*)", README, re.MULTILINE)
-DOCS = {file.name: file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").glob("*.md"))}
-CLUSTER = re.findall(r"```yaml\n(.*?)```", DOCS["cluster.md"], re.DOTALL)
-IN_DOCS = [each for text in DOCS.values() for each in re.findall(r"^    (nas [^\n\\]*)", text, re.MULTILINE)]
+PAGES = {
+    file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8")
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+COMMANDS = [each for text in PAGES.values() for each in re.findall(r"^    (nas [^\n\\]*)", text, re.MULTILINE)]
 
 
-def snippet(start: str) -> str:
-    return next(text for text in SNIPPETS if text.startswith(start))
+def snippets(language: str) -> list[Any]:
+    """Those of all pages, with the page and the number for a name."""
+    return [
+        pytest.param(text, id=f"{page}-{number}")
+        for page, content in PAGES.items()
+        for number, text in enumerate(re.findall(rf"```{language}\n(.*?)```", content, re.DOTALL))
+    ]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *IN_DOCS])
+def snippet(page: str, start: str) -> Any:
+    texts = re.findall(r"```yaml\n(.*?)```", PAGES[page], re.DOTALL)
+    return yaml.safe_load(next(text for text in texts if text.startswith(start)))
+
+
+STUDY = snippet("README.md", "name: cifar10_small")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse_and_name_files_that_exist(command: str) -> None:
     words = shlex.split(command, comments=True)
-    make_parser().parse_args(words[1:])
+    options = make_parser().parse_args(words[1:])
     for word in words:
         if word.startswith(("studies/", "search_spaces/")):
-            assert (ROOT / word).is_file(), word
-
-
-def test_there_are_commands() -> None:
-    assert {shlex.split(command)[1] for command in COMMANDS} == cli.COMMANDS.keys()
-
-
-def test_what_the_docs_say_of_a_condition_and_of_an_extra_is_so() -> None:
-    assert IN_DOCS
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for text in DOCS.values():
-        assert set(re.findall(r"mobile-nas\[(\w+)\]", text)) <= extras.keys()
+            assert (ROOT / word).exists(), word
     table = pd.DataFrame({name: [1.0] for name in WHERE_COLUMNS})
-    for command in [*COMMANDS, *IN_DOCS]:
-        options = make_parser().parse_args(shlex.split(command, comments=True)[1:])
-        if getattr(options, "where", None):
-            where(table, options.where)
-        if getattr(options, "columns", None):
-            columns_of(options.columns, table)
+    if getattr(options, "where", None):
+        where(table, options.where)
+    if getattr(options, "columns", None):
+        columns_of(options.columns, table)
 
 
-def test_the_study_snippet_is_a_study() -> None:
-    study = StudyConfig.of(yaml.safe_load(snippet("name: cifar10_small")), "README")
-    assert (ROOT / "studies" / study.space).is_file()
+def test_the_readme_has_every_command() -> None:
+    shown = re.findall(r"^    nas (\w+)", PAGES["README.md"], re.MULTILINE)
+    assert set(shown) == cli.COMMANDS.keys()
 
 
-def test_the_rungs_snippet_goes_into_a_study() -> None:
-    study, rungs = yaml.safe_load(snippet("name: cifar10_small")), yaml.safe_load(snippet("proxy:"))
-    proxy = StudyConfig.of(study | rungs, "README").proxy
-    assert [rung.epochs for rung in proxy.ladder()] == [1, 3, 9] and proxy.keep < 1
+@pytest.mark.parametrize("page", PAGES)
+def test_extras_and_links_exist(page: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"mobile-nas\[(\w+)\]", PAGES[page])) <= extras.keys()
+    for target, part in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", PAGES[page]):
+        there = (ROOT / page).parent / target if target else ROOT / page
+        assert there.exists(), target
+        if part:
+            heads = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert part in {head.lower().replace(" ", "-") for head in heads}, part
 
 
-@pytest.mark.parametrize("text", [*(x for x in SNIPPETS if "executor:" in x), *CLUSTER])
-def test_what_a_study_says_of_executors_goes_into_one(text: str) -> None:
-    study = yaml.safe_load(snippet("name: cifar10_small"))
-    assert StudyConfig.of(study | yaml.safe_load(text), "README").executor.name == "ray"
+@pytest.mark.parametrize("text", snippets("yaml"))
+def test_what_is_yaml_is_a_space_or_goes_into_a_study(text: str) -> None:
+    data = yaml.safe_load(text)
+    if "stages" in data:
+        assert Space.from_dict(data, "page").size > 1000
+        return
+    latency = {} if "latency" in data else {"latency": {}}
+    StudyConfig.of(STUDY | latency | data, "page")
+    if "space" in data:
+        assert (ROOT / "studies" / data["space"]).is_file()
 
 
-def test_the_retrain_snippet_goes_into_a_study() -> None:
-    study, retrain = yaml.safe_load(snippet("name: cifar10_small")), yaml.safe_load(snippet("retrain:"))
-    found = StudyConfig.of(study | retrain, "README")
-    assert found.retrain and len(found.retrain.progressive) == 2 and found.retrain_recipe().mixup == 0.2
+def programs() -> dict[str, str]:
+    """The Python of each page, one snippet behind the other, but for those that need a folder of the reader's."""
+    found = {page: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for page, text in PAGES.items()}
+    own = re.compile(r"ID-epochs10|register\(folder\)")
+    return {page: code for page, texts in found.items() if (code := "\n".join(x for x in texts if not own.search(x)))}
 
 
-def test_the_latency_snippet_goes_into_a_study() -> None:
-    study, latency = yaml.safe_load(snippet("name: cifar10_small")), yaml.safe_load(snippet("latency:"))
-    found = StudyConfig.of(study | latency, "README")
-    assert found.latency and found.latency.runtime == "onnxruntime" and found.objectives[1] in found.budget
+@pytest.mark.parametrize("page", programs())
+def test_what_is_python_runs(page: str) -> None:
+    command = [sys.executable, "-c", programs()[page]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
-def test_the_space_snippet_is_a_space() -> None:
-    space = Space.from_dict(yaml.safe_load(snippet("resolution:")), "README")
-    assert space.size > 1000
+def test_the_snippets_mean_what_the_pages_say() -> None:
+    study = StudyConfig.of(STUDY | snippet("docs/studies.md", "proxy:"), "page")
+    assert [rung.epochs for rung in study.proxy.ladder()] == [1, 3, 9] and study.proxy.keep < 1
+    study = StudyConfig.of(STUDY | snippet("docs/studies.md", "retrain:"), "page")
+    assert study.retrain and len(study.retrain.progressive) == 2 and study.retrain_recipe().mixup == 0.2
+    space = Space.from_dict(snippet("docs/spaces.md", "resolution:"), "page")
     assert set(space.shared) == {"width", "resolution", "groups", "defaults.activation"}
+    file = yaml.safe_load((ROOT / "studies" / "cifar10_small.yaml").read_text(encoding="utf-8"))
+    for name, value in STUDY["retrain"]["recipe"].items():
+        assert file["retrain"]["recipe"][name] == value, "the snippet is a part of the file"
+
+
+def test_the_executors_of_the_pages_are_rays() -> None:
+    for page in ("README.md", "docs/cluster.md"):
+        for text in re.findall(r"```yaml\n(.*?)```", PAGES[page], re.DOTALL):
+            if "executor:" in text:
+                assert StudyConfig.of(STUDY | yaml.safe_load(text), page).executor.name == "ray"
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_table_of_blocks_has_their_options_and_defaults(block: str) -> None:
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{block}` |"))
+    row = next(line for line in PAGES["docs/spaces.md"].splitlines() if line.startswith(f"| `{block}` |"))
     for name, option in options_of(block).items():
         default = str(option.default).lower() if isinstance(option.default, bool) else option.default
         assert re.search(
@@ -110,14 +139,3 @@ def test_the_table_of_blocks_has_their_options_and_defaults(block: str) -> None:
             ),
             row,
         ), (block, name)
-
-
-def test_links_of_the_docs_exist() -> None:
-    for text in DOCS.values():
-        for target in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert (ROOT / "docs" / target).exists(), target
-
-
-def test_links_and_pictures_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target

@@ -1,12 +1,14 @@
-"""What networks are made of. A new block: one file here, one line in BLOCKS."""
+"""What networks are made of. A new block: one file here, one line in BLOCKS; or an entry point of another package."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from nas.blocks.block import Block
@@ -30,6 +32,25 @@ BLOCKS: dict[str, type[Block]] = {
     "separable": Separable,
     "shuffle": Shuffle,
 }
+
+
+def _add_installed() -> None:
+    """The blocks that installed packages name in the entry points `nas.blocks`; what is wrong with one is a warning."""
+    for point in entry_points(group="nas.blocks"):
+        try:
+            block = point.load()
+        except Exception as error:  # noqa: BLE001 - foreign code
+            reason = f"cannot be imported: {type(error).__name__}: {error}"
+        else:
+            block_class = isinstance(block, type) and issubclass(block, Block)
+            reason = "has the name of another block" if point.name in BLOCKS else "is no subclass of nas.blocks.Block"
+            if block_class and point.name not in BLOCKS:
+                BLOCKS[point.name] = block
+                continue
+        logging.getLogger("nas").warning("block %s (%s) is left out: it %s", point.name, point.value, reason)
+
+
+_add_installed()
 
 
 @dataclass(frozen=True)
