@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from browser import Opened, chromium
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.costs import COSTS, combine, costs
+from nas.files import write_json
 from nas.inputs import InputError
+from nas.latency import Latency
+from nas.latency.table import layer_name
 from nas.pareto import hypervolume
 from nas.report.compare import compare_runs
 from nas.report.facts import report_facts
@@ -243,6 +248,32 @@ def test_milliseconds_are_facts_where_they_are_a_cost(timed: Run, facts: dict[st
     assert [each["latency_ms"] for each in members] == pytest.approx(timed.front()["latency_ms"].tolist())
 
 
+@pytest.fixture
+def predicted(timed: Run, tmp_path: Path) -> Run:
+    """The same with what layers take, and with whole networks of the front that were measured a tenth slower."""
+    shutil.copytree(timed.folder, tmp_path / timed.folder.name)
+    run, trials = Run.open(tmp_path / timed.folder.name), timed.trials()
+    layers = {layer for text in trials["architecture"] for layer in Architecture.from_json(text).layers}
+    shares = {layer_name(layer): layer.out_channels / 1000 for layer in layers}
+    write_json(run.latency_file, asdict(Latency({"runtime": "eager"}, 1.0, shares, {}, {"mape": 0.0})))
+    front = timed.front()
+    times = {id_: value * 1.1 for id_, value in zip(front["id"], front["latency_ms"], strict=True)}
+    write_json(run.measured_file, {id_: {"ms": x, "low_ms": 0.9 * x, "high_ms": 1.2 * x} for id_, x in times.items()})
+    return run
+
+
+def test_milliseconds_of_layers_and_of_whole_networks(predicted: Run) -> None:
+    found = report_facts(predicted)
+    assert found["costs"][-1] == {"name": "latency_ms", "combine": "sum"}
+    row = found["rows"][found["table"]["stages"][0][0]]
+    assert [found["layers"][place][-1] for place, _ in row[8]] == pytest.approx([row[3] / 1000] * len(row[8]))
+    ids = {found["table"]["id"][place] for place in found["front"]}
+    assert found["measured"].keys() == ids
+    for place in found["front"]:
+        ms, low, high = found["measured"][found["table"]["id"][place]]
+        assert ms == pytest.approx(1.1 * found["table"]["latency_ms"][place], abs=1e-4) and low < ms < high
+
+
 def test_milliseconds_choose_in_the_terminal(timed: Run, capsys: pytest.CaptureFixture[str]) -> None:
     times = timed.front()["latency_ms"]
     limit = float(times.median())
@@ -391,6 +422,19 @@ def test_axes_can_be_any_cost_and_budgets_show(opened: Opened) -> None:
         assert min(page.evaluate("document.getElementById('front').data[0].x")) > 0
     shapes = page.evaluate("document.getElementById('front').layout.shapes.map(each => each.x0)")
     assert shapes == [3000]
+    assert opened.wrong == []
+
+
+def test_a_page_of_measured_milliseconds(browser: Any, predicted: Run, tmp_path: Path) -> None:
+    found = report_facts(predicted)
+    write_page(tmp_path / "report.html", "report", "toy", found)
+    opened = Opened(browser, tmp_path / "report.html")
+    heads = opened.page.locator("#stages thead th").all_inner_texts()
+    cells = opened.page.locator("#stages tbody tr:last-child td").all_inner_texts()
+    assert heads[-1] == "latency (ms)" and cells[-1] == f"{found['table']['latency_ms'][found['knee']]:.4f}".rstrip("0")
+    assert "Measured as a whole network: " in opened.page.inner_text("#chosen")
+    assert opened.page.is_visible("#measured-chart")
+    assert "off by 9.1 % in the mean" in opened.page.inner_text("#measured-hint")
     assert opened.wrong == []
 
 

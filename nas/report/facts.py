@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from nas.architecture import Architecture, Layer, Stage, spelled
 from nas.census import MOST_LAYERS, layer_costs
 from nas.costs import COSTS, costs
 from nas.inputs import InputError
-from nas.latency import LATENCY
+from nas.latency import LATENCY, Latency
+from nas.latency.table import layer_name
 from nas.machine import hardware, versions
 from nas.pareto import hypervolumes
 from nas.report.growth import measured, reference, rises
@@ -62,11 +63,12 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     trained = [x for x in trials if x.values is not None and x.user_attrs.get("outcome") == "trained"]
     maximise = [name == "accuracy" for name in run.config.objectives]
     plain = plain_trials(trained)
+    latency = run.latency if run.latency_file.is_file() else None
     return {
         "study": _study(run),
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "status": _status(run, every),
-        "costs": _costs(every),
+        "costs": _costs(every, latency),
         "table": _table(table, architectures, rows, set(front["number"])),
         "front": [places[number] for number in front["number"]],
         "knee": next((places[number] for number in front["number"][front["knee"]]), None),
@@ -76,11 +78,12 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
         "receipt": run.receipt(every, front),
         "references": _references(run, references, architectures, rows),
         "retrained": _retrained(run),
+        "measured": _measured(run, set(table["id"])),
         "trust": _trust(run),
         "environment": _environment(),
         "commands": _commands(run),
         "rows": rows.rows,  # after all that adds to them
-        "layers": [list(known) for known in rows.costs()],
+        "layers": rows.costs(latency),
     }
 
 
@@ -100,10 +103,19 @@ def _study(run: Run) -> dict[str, Any]:
     }
 
 
-def _costs(every: pd.DataFrame) -> list[dict[str, Any]]:
-    """Names, and how layers make a network's; latency, of which none is known of a layer here, is the last."""
+def _costs(every: pd.DataFrame, latency: Latency | None) -> list[dict[str, Any]]:
+    """Names, and how layers make a network's (None: theirs are not known); latency is the last."""
     known: list[dict[str, Any]] = [{"name": name, "combine": each.combine} for name, each in COSTS.items()]
-    return [*known, *([{"name": LATENCY, "combine": None}] if LATENCY in every else [])]
+    return [*known, *([{"name": LATENCY, "combine": latency and "sum"}] if LATENCY in every else [])]
+
+
+def _measured(run: Run, shown: Collection[str]) -> dict[str, list[float]]:
+    """Milliseconds of whole networks, by id: the estimate, and the interval around it."""
+    return {
+        id_: [_number(each[key]) for key in ("ms", "low_ms", "high_ms")]
+        for id_, each in run.measured().items()
+        if id_ in shown
+    }
 
 
 def _status(run: Run, every: pd.DataFrame) -> dict[str, Any]:
@@ -142,11 +154,15 @@ class _Rows:
             self.rows.append([stage.block, channels, resolution, stage.c, stage.n, stage.s, t, rest, layers])
         return self._places[walk]
 
-    def costs(self) -> list[tuple[int, ...]]:
-        """Of each layer, in the order of COSTS."""
+    def costs(self, latency: Latency | None) -> list[list[float | None]]:
+        """Of each layer, in the order of COSTS, and its share of the milliseconds where that is predicted."""
         layers = list(self._layers)
         parts = [layers[start : start + MOST_LAYERS] for start in range(0, len(layers), MOST_LAYERS)]
-        return [known for part in parts for known in layer_costs(part).values()]
+        found: list[list[float | None]] = [list(known) for part in parts for known in layer_costs(part).values()]
+        if latency is not None:
+            for known, layer in zip(found, layers, strict=True):
+                known.append(_number(latency.shares.get(layer_name(layer))))
+        return found
 
 
 def _table(

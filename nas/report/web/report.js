@@ -25,6 +25,7 @@ start((data) => {
   chart("curves", curvesChart);
   drawMatter();
   drawCourse();
+  drawMeasured();
   drawTrust();
   drawOn();
   const first = wanted >= 0 ? wanted : D.knee ?? (T.id.length ? 0 : null);
@@ -232,6 +233,7 @@ function drawChosen(i) {
     el("div", { class: "big" }, T.accuracy[i] == null ? "–" : T.accuracy[i].toFixed(4), el("small", {}, small)),
     ...(test == null ? [] : [el("div", { class: "big" }, test.toFixed(4), el("small", {}, "test accuracy, trained fully"))]),
     costList((name) => T[name][i]),
+    ...(D.measured[T.id[i]] ? [el("p", { class: "hint" }, ((own) => `Measured as a whole network: ${short(own[0])} ms (${short(own[1])} to ${short(own[2])})`)(D.measured[T.id[i]]))] : []),
     el("div", { class: "walk" },
       el("button", { type: "button", disabled: at === 0 || !FRONT.length, onclick: () => walk(-1), "aria-label": "The next cheaper on the front" }, "‹ cheaper"),
       el("button", { type: "button", disabled: at === FRONT.length - 1 || !FRONT.length, onclick: () => walk(1), "aria-label": "The next dearer on the front" }, "dearer ›")),
@@ -248,10 +250,12 @@ function drawNetwork(name, stages, totals) {
   $("drawing").replaceChildren(picture(name, rows));
   const of = (row, cost) => {
     const at = COSTS.indexOf(cost), shares = row[STAGE.layers].map(([layer, times]) => [D.layers[layer][at], times]);
+    if (shares.some(([own]) => own == null)) return null; // a published network's, that the search does not predict
     return D.costs[at].combine === "sum" ? shares.reduce((sum, [own, times]) => sum + own * times, 0) : Math.max(0, ...shares.map(([own]) => own));
   };
   const bar = (row, cost) => {
     const whole = totals[COSTS.indexOf(cost)] || 1, own = of(row, cost), share = own / whole;
+    if (own == null) return el("td", { class: "n" }, "–");
     return el("td", { class: "n" }, el("span", { class: "share", title: percent(share, 1) }, el("i", { style: { width: percent(Math.min(1, share), 1).replace(" ", "") } }), amount(cost, own)));
   };
   const costs = [...new Set(["params", "macs", "peak_memory_bytes", ...objectives(), ...Object.keys(D.study.budget)])].filter((name) => D.costs[COSTS.indexOf(name)]?.combine); // of which layers have their shares
@@ -436,6 +440,19 @@ function drawCourse() {
     (r.epochs.saved ? `, ${percent(r.epochs.saved / all)} less than the ${short(all)} that all to the top would have taken` : "; nothing was saved") + (r.epochs.confirming ? `; ${short(r.epochs.confirming)} more to measure the front again` : "") + "."),
     audit.lost ? el("p", { class: "hint" }, `Audit: ${audit.trained} of ${audit.candidates} that were to be cut were trained on, ${audit.on_front} of them are on the front (95 % interval of what cutting loses: ${percent(audit.lost[0])} to ${percent(audit.lost[1])}).`)
       : el("p", { class: "hint" }, audit.candidates ? "None of those cut was trained on as an audit." : "No candidate was cut."));
+}
+function drawMeasured() {
+  const places = T.id.map((_, i) => i).filter((i) => D.measured[T.id[i]] && T.latency_ms?.[i] != null);
+  if (!places.length) return;
+  $("measured").hidden = false;
+  const own = (k) => places.map((i) => D.measured[T.id[i]][k]), said = places.map((i) => T.latency_ms[i]), [ms, low, high] = [own(0), own(1), own(2)];
+  const ends = [Math.min(...ms, ...said), Math.max(...ms, ...said)], off = ms.map((x, k) => Math.abs(said[k] / x - 1)), mean = off.reduce((a, b) => a + b, 0) / off.length;
+  chart("measured-chart", () => [[
+    { x: ends, y: ends, type: "scatter", mode: "lines", name: "as predicted", line: { color: css("--soft"), dash: "dash", width: 1.3 }, hoverinfo: "skip" },
+    { x: said, y: ms, text: places.map((i) => plain(T.id[i])), customdata: places, type: "scatter", mode: "markers", name: "front", marker: { color: css("--blue"), symbol: "diamond", size: 10 },
+      error_y: { type: "data", symmetric: false, array: high.map((x, k) => Math.max(0, x - ms[k])), arrayminus: low.map((x, k) => Math.max(0, ms[k] - x)), color: css("--blue"), thickness: 1.2, width: 4 }, hovertemplate: "%{text}: %{y:.3~g} ms, predicted %{x:.3~g}<extra></extra>" },
+  ], { xaxis: axis("predicted (ms)"), yaxis: axis("measured (ms)"), showlegend: false }, `Scatter plot of measured against predicted latency of ${places.length} networks`]);
+  $("measured-hint").textContent = `Whole networks of the front, measured where they will run, with the interval around each. The prediction from their layers is off by ${percent(mean, 1)} in the mean.`;
 }
 function drawTrust() {
   const trust = D.trust;
