@@ -36,10 +36,12 @@ def write_card(folder: Path, architecture: Architecture, result: Mapping[str, An
 
 
 def _text(architecture: Architecture, result: Mapping[str, Any]) -> str:
-    recipe = yaml.safe_dump(dict(result["recipe"]), sort_keys=False).strip()
+    recipe = yaml.safe_dump({**result["recipe"], **result.get("training", {})}, sort_keys=False).strip()
     machine, versions = result["hardware"], result["versions"]
     side = architecture.resolution
     spent = f"seed {result['seed']}, {result['wall_seconds']:,.0f} s on {machine['processor']}"
+    if start := result.get("weights"):
+        spent += f", from the weights {Path(start['source']).name}"  # the name alone: a path is the author's own
     return f"""
 # {architecture.id}
 

@@ -64,7 +64,7 @@ def processor() -> str:
 
 def cpu_flags() -> frozenset[str]:
     """Instruction sets by Linux's names; none where it does not say."""
-    return frozenset(_cpuinfo("flags").split())
+    return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 @cache

@@ -22,7 +22,7 @@ from nas.data import DataConfig, Splits
 from nas.data import load as load_data
 from nas.data.splits import Images
 from nas.files import sweep, write_json, write_text, write_whole
-from nas.inputs import InputError, refuse
+from nas.inputs import InputError, damaged, refuse
 from nas.machine import hardware, versions
 from nas.network import Network, build
 from nas.run import Run
@@ -71,10 +71,10 @@ def retrain(
     It begins with the weights that `seed` draws, or with `weights` (a file, a retrain folder or "imagenet", see
     `load_weights`), by default those that the study's `retrain.weights` names.
 
-    The folder gets architecture.yaml, weights.safetensors, curve.csv and result.json; one that has a result.json is
-    finished and is returned as it is. Raises InputError for a candidate that is not there, for weights that do not fit
-    it, or a folder that was begun with another recipe, data or weights or is being trained by another process, or if
-    the loss is not finite.
+    The folder gets architecture.yaml, weights.safetensors, curve.csv, README.md (its card) and result.json; one that
+    has a result.json is finished and is returned as it is. Raises InputError for a candidate that is not there, for
+    weights that do not fit it, or a folder that was begun with another recipe, data or weights or is being trained by
+    another process, or if the loss is not finite.
     """
     architecture = Architecture.load(pick) if pick.endswith(".yaml") else run.pick(pick)[0]
     recipe, config = run.config.retrain_recipe(epochs), run.config.retrain
@@ -144,7 +144,7 @@ class _Training:
         if (folder / "result.json").exists():
             return self._result(folder)
         if self.group.first:
-            sweep(folder)
+            sweep(folder, 0)  # nobody else writes there
         splits = load_data(self.data)
         self._fits(splits)
         both = self.config.data == "train+validation"
@@ -189,10 +189,8 @@ class _Training:
             sizes = architecture.in_channels, architecture.resolution
             count = pick_threads(network, architecture.id, self.recipe, *sizes)
             write_json(file, {"threads": count})
-        try:
+        with damaged(str(file), "delete it to go on with other threads"):
             return int(json.loads(file.read_text(encoding="utf-8"))["threads"])
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{file}: is damaged; delete it to go on with other threads") from None
 
     def _before(self, images: Images) -> list[Stage]:
         full, epochs = self.architecture.resolution, self.recipe.epochs
@@ -269,7 +267,8 @@ class _Training:
         """The result that is there. Raises InputError if it is damaged or of another training."""
         file = folder / "result.json"
         try:
-            result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            # Earlier versions had no section `training`.
+            result: dict[str, Any] = {"training": {}} | json.loads(file.read_text(encoding="utf-8"))
             for section, now in self.settings().items():
                 for name, value in now.items():
                     if (before := result[section].get(name, value)) != value:

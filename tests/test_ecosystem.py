@@ -61,6 +61,10 @@ def test_a_card_has_its_head_in_yaml_and_its_numbers(folder: Path) -> None:
     measured = about["model-index"][0]["results"][0]
     assert measured["metrics"][0]["value"] == 0.75 and measured["dataset"]["split"] == "test"
     assert "by architecture search" not in text, "nas retrain --pick FILE.yaml takes any architecture"
+    more = {"training": {"average_flips": True}, "weights": {"source": "/home/me/imagenet.pth", "sha256": "0"}}
+    write_card(folder, ARCHITECTURE, RESULT | more)
+    told = (folder / "README.md").read_text(encoding="utf-8")
+    assert "average_flips: true" in told and ", from the weights imagenet.pth" in told and "/home/me" not in told
     assert "| 0.7500 |" in text and f"{RESULT['params']:,}" in text and ARCHITECTURE.table() in text
 
 

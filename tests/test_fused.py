@@ -155,6 +155,52 @@ def test_frozen_parts_and_an_input_without_gradient() -> None:
         assert torch.allclose(network(x), expected, atol=1e-5)
 
 
+class Twice(nn.Module):
+    """An activation behind a batch normalisation that is used a second time, where nobody sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU6()
+        self.body = nn.Sequential(nn.BatchNorm2d(6), self.act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(x + self.body(x))
+        return y
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+class Doubled(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+SHARED = nn.Hardswish()
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "network",
+    [
+        Twice(),
+        Standardised(6, 6, 3, padding=1, groups=6),
+        nn.Sequential(Doubled(6), nn.ReLU()),
+        nn.Sequential(nn.BatchNorm2d(6), SHARED, nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), SHARED),
+    ],
+    ids=["twice", "convolution", "norm", "shared"],
+)
+def test_foreign_blocks_do_what_they_say(network: nn.Module) -> None:
+    x = images(4, 6, 5, 5)
+    expected = copy.deepcopy(network).train()(x)
+    with fused(network.train()):
+        assert torch.allclose(network(x), expected, atol=1e-5)
+    assert not any("forward" in vars(part) for part in network.modules())
+
+
 @needs_kernels
 def test_a_gradient_of_a_gradient_is_refused() -> None:
     network = nn.Sequential(nn.BatchNorm2d(4)).train()

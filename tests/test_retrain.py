@@ -442,6 +442,15 @@ def test_damaged_files_are_one_line(done: Retrained, tmp_path: Path, damage: Cal
     assert "\n" not in str(error.value)
 
 
+def test_a_result_of_an_earlier_version_is_finished(done: Retrained, studied: Path, tmp_path: Path) -> None:
+    shutil.copytree(studied, tmp_path / "run")
+    file = tmp_path / "run" / "retrain" / done.folder.name / "result.json"
+    result = json.loads(file.read_text())
+    del result["training"]
+    file.write_text(json.dumps(result))
+    assert retrain(Run.open(tmp_path / "run"), "best", device="cpu").result["test_accuracy"] == result["test_accuracy"]
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"data": 3, "recipe": {}}', '{"test_accuracy'])
 def test_a_damaged_result_is_one_line(done: Retrained, studied: Path, tmp_path: Path, content: str) -> None:
     shutil.copytree(studied, tmp_path / "run")

@@ -649,6 +649,19 @@ def test_a_checkpoint_of_another_training_is_refused(change: dict[str, Any], lin
     assert path.read_bytes() == before and same(copied(network), weights)
 
 
+def test_a_checkpoint_of_more_processes_is_refused_and_one_that_does_not_say_is_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    fit(small(), BASE, checkpoint=path, until=1)
+    state = torch.load(path, weights_only=True)
+    assert state["settings"].pop("processes") == 1
+    torch.save(state, path)
+    fit(small(), BASE, checkpoint=path, until=1)
+    state["settings"]["processes"] = 2
+    torch.save(state, path)
+    with pytest.raises(InputError, match="processes is 2, but must be 1 as in this training"):
+        fit(small(), BASE, checkpoint=path)
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     fit(small(), BASE, checkpoint=path, until=1)

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared")
-_COMPILERS = ("c++", "g++", "clang++")
+_COMPILERS = ("c++", "g++")  # whose OpenMP is that of torch, which sets the number of threads
 _ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: 1, nn.ReLU6: 2, nn.Hardswish: 3}
 _DTYPES = (torch.float32, torch.bfloat16)
 _KERNELS = (3, 5)
@@ -41,7 +42,7 @@ _STRIDES = (1, 2)
 
 @cache
 def kernels() -> ctypes.CDLL | None:
-    """The compiled kernels; None without Linux or a C++ compiler ($CXX, c++, g++, clang++), or if NAS_FUSED is 0.
+    """The compiled kernels; None without Linux or a C++ compiler ($CXX, c++, g++), or if NAS_FUSED is 0.
 
     The first process on a machine compiles them into the cache folder, in about 15 s.
     """
@@ -49,7 +50,8 @@ def kernels() -> ctypes.CDLL | None:
     if os.environ.get("NAS_FUSED") == "0" or platform.system() != "Linux" or compiler is None:
         return None
     code = _SOURCE.read_bytes()
-    key = hashlib.sha256(repr((code, _FLAGS, compiler, processor(), torch.__version__)).encode()).hexdigest()[:16]
+    facts = code, _FLAGS, compiler, processor(), sorted(cpu_flags()), torch.__version__
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     file = cache_folder() / f"fused-{key}.so"
     try:
         if not file.exists():
@@ -93,13 +95,13 @@ def fused(network: nn.Module) -> Iterator[None]:
         if library is not None:
             followed = _followed(network)
             for module in network.modules():
-                if isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats:
+                if type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats:
                     behind = followed.get(module)
                     first, second = _norm(library, module, behind)
                     replace(module, first)
                     if behind is not None:
                         replace(behind, second)
-                elif isinstance(module, nn.Conv2d) and _is_depthwise(module):
+                elif type(module) is nn.Conv2d and _is_depthwise(module):
                     replace(module, _depthwise(library, module))
         yield
     finally:
@@ -111,7 +113,9 @@ def _followed(network: nn.Module) -> dict[nn.Module, nn.Module]:
     """Of each batch normalisation with an activation right behind it, that activation."""
     runs = [list(module) for module in network.modules() if isinstance(module, nn.Sequential)]
     pairs = [pair for run in runs for pair in pairwise(run)]
-    return {a: b for a, b in pairs if isinstance(a, nn.BatchNorm2d) and type(b) in _ACTIVATIONS}
+    found = [(a, b) for a, b in pairs if type(a) is nn.BatchNorm2d and type(b) in _ACTIVATIONS]
+    stands = Counter(module for _, module in network.named_modules(remove_duplicate=False))
+    return {a: b for a, b in found if stands[a] == stands[b] == 1}
 
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:

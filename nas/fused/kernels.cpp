@@ -8,12 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#ifdef _OPENMP
 #include <omp.h>
-#else
-static int omp_get_max_threads() { return 1; }
-static int omp_get_thread_num() { return 0; }
-#endif
 
 namespace {
 
@@ -72,7 +67,7 @@ template <int A, int L> inline Floats<L> derive(Floats<L> gradient, Floats<L> z)
     return gradient;
 }
 
-// Calls body.template operator()<L>(channel) so that every channel is in one of its vectors of L.
+// Calls body.template run<L>(channel) so that every channel is in one of its vectors of L.
 template <class Body> inline void over(int64_t channels, const Body &body) {
     int64_t c = 0;
     for (; c + 16 <= channels; c += 16) body.template run<16>(c);
@@ -300,7 +295,7 @@ template <class T, int K, int S> struct Depthwise {
             }
             over(channels, body);
         }
-        for (int64_t ih = 0; dx && ih < height; ih++) {
+        for (int64_t ih = 0; ih < height; ih++) {
             Input body = {*this, {}, weight, dx + ih * line};
             for (int i = 0; i < K; i++) {
                 const int64_t h = ih + PAD - i;
@@ -310,7 +305,7 @@ template <class T, int K, int S> struct Depthwise {
         }
     }
 
-    // dx may be null. Sums of an image are taken in float, over images in double.
+    // Sums of an image are taken in float, over images in double.
     void backward(const T *x, const float *weight, const T *dy, T *dx, float *dweight) const {
         const int64_t size = K * K * channels, in = height * width * channels, out = out_height * out_width * channels;
         const int threads = omp_get_max_threads();
@@ -322,7 +317,7 @@ template <class T, int K, int S> struct Depthwise {
             const std::vector<T> zeros(width * channels);
             for (int64_t n = own.from; n < own.to; n++) {
                 std::fill(sums.begin(), sums.end(), 0.0f);
-                image(x + n * in, weight, dy + n * out, dx ? dx + n * in : nullptr, sums.data(),
+                image(x + n * in, weight, dy + n * out, dx + n * in, sums.data(),
                       zeros.data());
                 for (int64_t i = 0; i < size; i++) partial[thread * size + i] += sums[i];
             }

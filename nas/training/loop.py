@@ -1,4 +1,4 @@
-"""The loop over epochs and steps, and evaluation."""
+"""The loop over epochs and steps."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from nas.training.step import Average, autocast, fast, layout, optimiser, precis
 
 _CHECK_EVERY = 50
 _ON_CPU = ("float32", "bfloat16")
+_ON_GPU = (*_ON_CPU, "float16")
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,11 @@ def train(
     at the resolution of their epoch. The schedule counts in epochs, however many images they have.
 
     `checkpoint` is written at the start and after every epoch, and stays. Killed anywhere, or stopped by `until`, and
-    called again with the same arguments, a training ends on the CPU, with as many threads, in the same bits as one that
-    ran through; a checkpoint that is already beyond `until` is not trained further. What an epoch draws follows from
-    (seed, epoch), so no state of a generator has to be kept; the caller's generators are left as they were. On the CPU
-    the process keeps its freed memory from then on, see `keep_freed_memory`.
+    called again with the same arguments, a training ends on the CPU, with as many threads and the same kernels (see
+    nas.fused), in the same bits as one that ran through; a checkpoint that is already beyond `until` is not trained
+    further. What an epoch draws follows from (seed, epoch), so no state of a generator has to be kept; the caller's
+    generators are left as they were. On the CPU the process keeps its freed memory from then on, see
+    `keep_freed_memory`.
 
     The processes of a `group` train one network on a part of each batch each, and call this with the same arguments;
     only the first writes the checkpoint. Batch normalisation sees a process' part.
@@ -102,6 +104,9 @@ def train(
         run.restore(checkpoint)
     elif checkpoint is not None:
         run.save(checkpoint)
+    first, _ = run.group.told(lambda: (float(len(run.curve)), 0.0), device)
+    if len(run.curve) != first:
+        raise refuse(f"{checkpoint}: epochs", len(run.curve), f"{first:.0f} as the first process reads there")
     for number in range(len(run.curve) + 1, last + 1):
         epoch = run.epoch(number, validate=number % every == 0 or number == last)
         if checkpoint is not None:
@@ -153,6 +158,7 @@ class _Run:
         return {
             **{f"recipe.{name}": value for name, value in self.recipe.model_dump().items()},
             "seed": self.seed,
+            "processes": self.group.size,
             "normalisation": [list(self.normalisation.mean), list(self.normalisation.std)],
             **self.stages[index].about(),
             **({"earlier stages": stages} if stages else {}),
@@ -232,9 +238,10 @@ class _Run:
 
     def validated(self, epoch: Epoch) -> Epoch:
         """With its validation, where there are images for it. Raises Diverged."""
-        held = self._load(epoch.epoch).held
-        if held is None:
+        if self.validation is None:
             return epoch
+        held = self._load(epoch.epoch).held
+        assert held is not None
         network = self.network if self.average is None else self.average.network
         accuracy, loss = self.group.told(lambda: measure(network, held, self.device), self.device)
         _check(torch.tensor(loss), f"the validation loss, after epoch {epoch.epoch}", epoch.lr)
@@ -276,12 +283,14 @@ class _Run:
         curve = [Epoch(**epoch) for epoch in state["curve"]]
         number = min(max(1, len(curve)), self.recipe.epochs)
         here = {**self.settings(number), **shapes(self.network.state_dict())}
-        there = {**state["settings"], **shapes(state["model"])}
+        there = {"processes": 1, **state["settings"], **shapes(state["model"])}
         for name in [*here, *(name for name in there if name not in here)]:
             if here.get(name) != there.get(name):
                 raise refuse(f"{path}: {name}", there.get(name), f"{here.get(name)!r} as in this training; {again}")
-        if self.recipe.precision == "auto" and self.device.type == "cpu" and state.get("precision") in _ON_CPU:
-            self.precision = getattr(torch, state["precision"])
+        kept = state.get("precision")
+        if self.recipe.precision == "auto" and kept in (_ON_CPU if self.device.type == "cpu" else _ON_GPU):
+            self.precision = getattr(torch, str(kept))
+            self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.network.load_state_dict(state["model"])
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])

@@ -41,10 +41,11 @@ class Recipe(Config):
         and false are off.
     mixup, cutmix: the alpha of the Beta distribution that a batch is mixed by (Zhang et al. 2017; Yun et al. 2019);
         with both, one of them by chance; 0 is off. Training accuracy then counts the label with the greater share.
-    stochastic_depth: chance that an image skips the layers beside the last block's shortcut; it rises linearly from 0
-        in the first block (Huang et al. 2016, section 3). For networks whose blocks have an attribute `drop_path`.
+    stochastic_depth: chance that an image skips the layers beside a shortcut; it grows linearly from 0 in the network's
+        first block to this in its last, whether they have a shortcut or not (Huang et al. 2016, section 3). For
+        networks whose blocks have an attribute `drop_path`.
     precision: of the forward pass; auto is bfloat16, or else float16, on CUDA, bfloat16 on a CPU with matrix units for
-        it (AMX) and float32 elsewhere. What a training began with it keeps.
+        it (AMX) and float32 elsewhere. What a training began with it keeps (float16 only on a GPU).
     channels_last: memory layout of weights and images.
     """
 
