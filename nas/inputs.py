@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 from pydantic_core import ErrorDetails
 
 MAX_FILE_BYTES = 1_000_000
+MAX_FLOW_LEVELS = 100
 MAX_FILE_VALUES = 100_000
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,2})?)([kMG]?)")
@@ -79,6 +80,12 @@ def choices(names: Iterable[object]) -> str:
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses what silently loses data (repeated keys), and reads dates as the text they are."""
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        """Each bracket is looked at again for each token behind it: a thousand of them take seconds."""
+        if self.flow_level >= MAX_FLOW_LEVELS:
+            raise RecursionError
+        super().fetch_flow_collection_start(kind)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()

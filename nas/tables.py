@@ -95,6 +95,8 @@ def _row(trial: FrozenTrial, again: list[float]) -> dict[str, Any]:
     last = rungs[-1] if rungs else {}
     measured = outcome in {"trained", "confirmation"}
     accuracies = [*_accuracies(last), *again] if measured else []
+    if "confirms" in attrs and outcome in {"trained", "cut"}:
+        raise ValueError(f"a confirmation was {outcome}")
     known = candidate.get("costs", {})
     if known and (new := COSTS.keys() - known):  # a run from before these were costs
         known = {**known, **costs(Architecture.from_dict(architecture), new)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,7 @@ def huge(rows: int = 20) -> Space:
     return Space.from_dict({**data, "name": "huge", "stages": [row] * rows})
 
 
+@cache
 def distribution(rows: int, name: str) -> dict[int, int]:
     """Members by cost, with Python's integers, by hand: what stands in front of a row matters only by its channels."""
     space = huge(1)

@@ -50,6 +50,7 @@ STUDY: dict[str, Any] = {
     "sampler": {"name": "random", "seed": 0},
     "proxy": {"rungs": [1], "recipe": {"lr": 0.1, "batch_size": 64}, "confirm": 0},
     "trials": 3,
+    "executor": {"name": "serial"},
     "retrain": {"epochs": 1, "recipe": {"lr": 0.1, "batch_size": 64}},
 }
 REAL = [str(Path(sys.executable).with_name("nas"))]
@@ -389,7 +390,6 @@ def here(
     (tmp_path / "images/train/cat/1.png").write_bytes(b"no image")
     write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -623,7 +623,7 @@ def test_ctrl_c(command: str, function: str, line: str, here: Path, monkeypatch:
 
 def test_ctrl_c_in_a_real_search(here: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [*REAL, *shlex.split("search study.yaml --run real --trials 100")]
+    command = [*REAL, *shlex.split("search study.yaml --run real --trials 100 --set executor.name=processes")]
     with subprocess.Popen(command, cwd=here, env=environment, stdout=-1, stderr=-1, text=True) as process:
         assert process.stderr is not None and process.stdout is not None
         for line in process.stderr:

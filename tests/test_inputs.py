@@ -179,6 +179,7 @@ BAD_YAML = [
     (aliases(9), TOO_MANY),
     ("a: " + "[" * 600 + "]" * 600, "here: nests too deeply"),
     ("{a: " * 600 + "1" + "}" * 600, "here: nests too deeply"),
+    ("a: " + "[" * 101 + "]" * 101, "here: nests too deeply"),
 ]
 
 

@@ -18,6 +18,7 @@ from fakes import Tabular
 from nas.inputs import InputError, damaged
 from nas.report.compare import compare_runs
 from nas.run import Run
+from nas.study.confirming import Confirming
 from nas.tables import save_csv, trials_table
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -93,7 +94,7 @@ def test_no_text_is_a_formula_in_a_spreadsheet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("rungs", 3), ("rungs", [{}]), ("rungs", []), ("outcome", ["trained"]), ("candidate", "x")],
+    [("rungs", 3), ("rungs", [{}]), ("rungs", []), ("outcome", ["trained"]), ("candidate", "x"), ("confirms", [0, 1])],
     ids=str,
 )
 def test_a_record_of_another_form_is_one_line(tmp_path: Path, key: str, value: object) -> None:
@@ -104,6 +105,14 @@ def test_a_record_of_another_form_is_one_line(tmp_path: Path, key: str, value: o
     with pytest.raises(InputError, match=r"(trial 1 on|the) record is damaged") as error:
         trials_table(storage.get_all_trials(0))
     assert "\n" not in str(error.value)
+
+
+def test_a_confirmation_of_what_was_not_trained_is_refused() -> None:
+    confirming = Confirming(1)
+    confirming.trained(1, [10.0], 0.5)
+    confirming.begin(1)
+    with pytest.raises(KeyError, match="candidate 2 was not trained"):
+        confirming.begin(2)
 
 
 def test_what_is_damaged_is_said_in_one_line() -> None:

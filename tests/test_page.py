@@ -55,6 +55,12 @@ def file(run: Run, facts: dict[str, Any]) -> Path:
     return run.folder / "report.html"
 
 
+@pytest.fixture
+def _no_importance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes most of the time of the facts, and is looked at elsewhere."""
+    monkeypatch.setattr("nas.report.facts.importances", lambda *_: [])
+
+
 # Facts
 
 
@@ -106,6 +112,7 @@ def test_hypervolume_grows_to_that_of_the_front(run: Run, facts: dict[str, Any])
     assert np.allclose(np.array(shares) / shares[-1], growth["share"], atol=1e-5)
 
 
+@pytest.mark.usefixtures("_no_importance")
 def test_published_networks_have_their_exact_costs_with_the_study_classes(run: Run, facts: dict[str, Any]) -> None:
     assert len(facts["references"]) == 6
     for each in facts["references"]:
@@ -149,6 +156,7 @@ def test_what_the_front_has_in_common_is_counted(run: Run) -> None:
     assert found["share"] == pytest.approx(len(widest) / len(trained)) and found["probability"] < 1e-6
 
 
+@pytest.mark.usefixtures("_no_importance")
 def test_a_retrained_network_and_the_trust_are_in_it(run: Run, facts: dict[str, Any], tmp_path: Path) -> None:
     assert facts["retrained"] == [] and facts["trust"] is None
     folder = run.folder / "retrain" / "x-epochs3-seed1"
@@ -207,6 +215,7 @@ def test_measuring_again_makes_no_candidates(tmp_path: Path) -> None:
     assert found["table"] == before["table"] and found["status"]["running"] == 1
 
 
+@pytest.mark.usefixtures("_no_importance")
 def test_the_page_has_no_password(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     record, shared = run.record(), Run(run.folder)
     config = run.config.model_copy(update={"storage": "postgresql://me:secret@host/db"})
@@ -238,6 +247,7 @@ def timed(tmp_path_factory: pytest.TempPathFactory, quiet_optuna: None) -> Run:
     return small(tmp_path_factory.mktemp("timed"), 40, **LATENCY_STUDY)
 
 
+@pytest.mark.usefixtures("_no_importance")
 def test_milliseconds_are_facts_where_they_are_a_cost(timed: Run, facts: dict[str, Any]) -> None:
     found, trials = report_facts(timed), timed.trials().set_index("number")
     table = found["table"]
@@ -262,6 +272,7 @@ def predicted(timed: Run, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.usefixtures("_no_importance")
 def test_milliseconds_of_layers_and_of_whole_networks(predicted: Run) -> None:
     found = report_facts(predicted)
     assert found["costs"][-1] == {"name": "latency_ms", "combine": "sum"}
@@ -296,6 +307,7 @@ def test_the_page_is_one_small_file_without_what_could_be_run(file: Path) -> Non
     assert text.count("<script") == text.count("</script>") == 3
 
 
+@pytest.mark.usefixtures("_no_importance")
 def test_watching_ends_with_the_search(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     statuses = write_report(run, file, every=1)
@@ -331,14 +343,13 @@ def test_watching_reads_the_record_alone_until_it_changes(tmp_path: Path, monkey
     assert made == [0, 2, 4] and slept == [7] * 4
 
 
-def test_a_search_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
+def test_a_search_that_has_only_begun_has_a_page(browser: Any, tmp_path: Path) -> None:
     run = fakes.recorded(fakes.write_study(tmp_path / "s"), tmp_path / "run", 0)
     found = report_facts(run)
     assert found["front"] == [] and found["knee"] is None and found["growth"]["share"] == []
-    with chromium() as browser:
-        write_page(tmp_path / "report.html", "report", "toy", found)
-        opened = Opened(browser, tmp_path / "report.html")
-        assert "only begun" in opened.page.inner_text("#chosen") and opened.wrong == []
+    write_page(tmp_path / "report.html", "report", "toy", found)
+    opened = Opened(browser, tmp_path / "report.html")
+    assert "only begun" in opened.page.inner_text("#chosen") and opened.wrong == []
 
 
 def test_the_chart_library_is_as_it_was_published() -> None:
@@ -425,6 +436,7 @@ def test_axes_can_be_any_cost_and_budgets_show(opened: Opened) -> None:
     assert opened.wrong == []
 
 
+@pytest.mark.usefixtures("_no_importance")
 def test_a_page_of_measured_milliseconds(browser: Any, predicted: Run, tmp_path: Path) -> None:
     found = report_facts(predicted)
     write_page(tmp_path / "report.html", "report", "toy", found)
@@ -550,6 +562,7 @@ def test_a_comparison_is_a_page(browser: Any, run: Run, tmp_path: Path) -> None:
     assert opened.wrong == []
 
 
+@pytest.mark.usefixtures("_no_importance")
 def test_the_command_says_where_the_page_is(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "page.html"
     assert main(["report", str(run.folder), "--output", str(file)]) == 0

@@ -173,7 +173,12 @@ are the same at every resolution, and another count of classes gets a new
 classifier."""
     parser = _add(commands, "retrain", summary, text, "nas retrain runs/quickstart --pick best --epochs 20")
     _add_run(parser)
-    parser.add_argument("--pick", default="knee", metavar="WHICH", help="knee (default), best (accuracy) or an id")
+    parser.add_argument(
+        "--pick",
+        default="knee",
+        metavar="WHICH",
+        help="knee (default), best (accuracy), an id, or the file of an architecture",
+    )
     parser.add_argument("--epochs", type=positive, metavar="N", help="instead of the study's retrain.epochs")
     rule = "of weights, order and augmentation (default 0)"
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help=rule)

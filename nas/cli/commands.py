@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,24 +58,28 @@ def _budget(items: list[str], costs: Iterable[str] | None = None) -> dict[str, f
 def _search(options: argparse.Namespace) -> None:
     import optuna
 
-    from nas.config import StudyConfig
     from nas.report.progress import SearchWatch
     from nas.report.tables import front_records, save_tables
-    from nas.study import Told, search
-    from nas.tracking import tracking
+    from nas.study import Study, Told, search
+    from nas.tracking import check_trackers, tracking
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _check_run(options.run)
+    check_trackers(options.track)
     overrides = _overrides(options, {"trials": options.trials})
-    name = StudyConfig.load(options.study, overrides).name if options.track else ""
-    folder = Path(options.run or Path("runs", name))
-    with SearchWatch() as watch, tracking(options.track, folder, name) as track:
+    tracks: list[Callable[[Told], None]] = []
+    with SearchWatch() as watch, ExitStack() as stack:
+
+        def start(study: Study) -> None:  # nothing is written before the search has checked what the user gave
+            watch.start(study)
+            tracks.append(stack.enter_context(tracking(options.track, study.run.folder, study.config.name)))
 
         def told(each: Told) -> None:
             watch.told(each)
-            track(each)
+            for track in tracks:
+                track(each)
 
-        run, exhausted = search(options.study, options.run, overrides, watch.start, told, options.hours, watch.progress)
+        run, exhausted = search(options.study, options.run, overrides, start, told, options.hours, watch.progress)
     if exhausted:
         complain(exhausted)
     trials, front = save_tables(run)

@@ -64,19 +64,21 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     maximise = [name == "accuracy" for name in run.config.objectives]
     plain = plain_trials(trained)
     latency = run.latency if run.latency_file.is_file() else None
+    columns = _table(table, architectures, rows, set(front["number"]))
+    published = _references(run, references, architectures, rows)  # what may be refused comes before what takes time
     return {
         "study": _study(run),
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "status": _status(run, every),
         "costs": _costs(every, latency),
-        "table": _table(table, architectures, rows, set(front["number"])),
+        "table": columns,
         "front": [places[number] for number in front["number"]],
         "knee": next((places[number] for number in front["number"][front["knee"]]), None),
         "growth": _growth(run, trials, sittings, maximise) if trained else {"seconds": [], "trained": [], "share": []},
         "importance": importances(plain, maximise),
         "common": in_common(trained, set(front["number"]))[:_LEAST_PROBABLE],
         "receipt": run.receipt(every, front),
-        "references": _references(run, references, architectures, rows),
+        "references": published,
         "retrained": _retrained(run),
         "measured": _measured(run, set(table["id"])),
         "trust": _trust(run),

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 from nas import blocks
-from nas.architecture import Architecture, Layer, Stage, Value
+from nas.architecture import Architecture, Options, Stage, Value
 from nas.rows import Row, Setting, every
 
 Params = dict[str, Value]
@@ -46,16 +46,24 @@ class _Branch(NamedTuple):
 
 
 @lru_cache(maxsize=2**16)
-def _layer_problem(layer: Layer) -> str | None:
-    reason = blocks.problem(
-        layer.block, layer.in_channels, layer.out_channels, layer.stride, layer.resolution, dict(layer.options)
-    )
-    return f"{layer.block}{layer.out_channels}: {reason}" if reason else None
+def _problem(
+    block: str, in_channels: int, out_channels: int, stride: int, resolution: int, options: Options
+) -> str | None:
+    reason = blocks.problem(block, in_channels, out_channels, stride, resolution, dict(options))
+    return f"{block}{out_channels}: {reason}" if reason else None
 
 
 def stage_problem(stage: Stage, channels: int, resolution: int) -> str | None:
-    """Why a stage cannot stand behind `channels` x `resolution`^2, or None."""
-    return next(filter(None, (_layer_problem(layer) for layer, _ in stage.runs(channels, resolution))), None)
+    """Why a stage cannot stand behind `channels` x `resolution`^2, or None.
+
+    Of its layers, without making them: a space asks for every stage in every place.
+    """
+    if not stage.n:
+        return None
+    reason = _problem(stage.block, channels, stage.c, stage.s, resolution, stage.options)
+    if reason or stage.n == 1:
+        return reason
+    return _problem(stage.block, stage.c, stage.c, 1, -(-resolution // stage.s), stage.options)
 
 
 class Members:

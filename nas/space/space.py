@@ -47,7 +47,7 @@ _MAX_SHARED = 10_000
 
 @dataclass(frozen=True)
 class Space:
-    """The set of architectures that a YAML file describes (the form is described in the README).
+    """The set of architectures that a YAML file describes (the form is described in docs/spaces.md).
 
     A member is named by its `params`: an answer to every choice that is asked, by key path. Several params may name
     the same member (width 0.5 of 32 channels is width 1 of 16): it is counted, enumerated and drawn as one.

@@ -37,8 +37,8 @@ class Climbing:
         self._halving.note(candidate.number, self._rivalry(candidate.costs), [rung["accuracy"] for rung in rungs])
 
     def begin_again(self, number: int) -> None:
-        """A candidate is about to be measured again, or was."""
-        self._confirming.begun[number] += 1
+        """A trained candidate is about to be measured again, or was."""
+        self._confirming.begin(number)
 
     def count(self, told: Told) -> None:
         """Takes an outcome into account."""

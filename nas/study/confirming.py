@@ -28,6 +28,12 @@ class Confirming:
     def trained(self, number: int, costs: Sequence[float], accuracy: float) -> None:
         self._costs[number], self._accuracies[number] = tuple(costs), [accuracy]
 
+    def begin(self, number: int) -> None:
+        """Raises KeyError if there is no such trained candidate."""
+        if number not in self._accuracies:
+            raise KeyError(f"candidate {number} was not trained")
+        self.begun[number] += 1
+
     def measured_again(self, number: int, accuracy: float) -> None:
         self._accuracies[number].append(accuracy)
 

@@ -23,15 +23,20 @@ TRACKERS: Mapping[str, Callable[[Path, str], Tracker]] = {"tensorboard": tensorb
 logger = logging.getLogger("nas")
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises InputError for a name that is not in TRACKERS."""
+    for name in names:
+        if name not in TRACKERS:
+            raise refuse("--track", name, choices(TRACKERS))
+
+
 @contextmanager
 def tracking(names: Sequence[str], folder: Path, study: str) -> Iterator[Callable[[Told], None]]:
     """What tells all named trackers; they are closed at the end.
 
     Raises InputError for a name that is not in TRACKERS, or whose package is not installed.
     """
-    for name in names:
-        if name not in TRACKERS:
-            raise refuse("--track", name, choices(TRACKERS))
+    check_trackers(names)
     with ExitStack() as stack:
         trackers = {name: TRACKERS[name](folder, study) for name in dict.fromkeys(names)}
         for name, tracker in trackers.items():

@@ -191,7 +191,7 @@ function choose(i) {
   drawNetwork(T.id[i], T.stages[i], COSTS.map((name) => T[name][i]));
   redraw("front");
   redraw("curves");
-  drawCommands(T.id[i]);
+  drawCommands(T.outcome[i] === "trained" ? T.id[i] : "ID");
   document.querySelectorAll("#table tbody tr").forEach((row) => mark(row, +row.dataset.place === i));
 }
 function mark(row, on) {
