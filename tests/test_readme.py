@@ -94,7 +94,7 @@ def test_what_is_yaml_is_a_space_or_goes_into_a_study(text: str) -> None:
 def programs() -> dict[str, str]:
     """The Python of each page, one snippet behind the other, but for those that need a folder of the reader's."""
     found = {page: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for page, text in PAGES.items()}
-    own = re.compile(r"ID-epochs10|register\(folder\)")
+    own = re.compile(r"ID-epochs|register\(folder\)")
     return {page: code for page, texts in found.items() if (code := "\n".join(x for x in texts if not own.search(x)))}
 
 
