@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from torch import nn
 
 from nas.architecture import Architecture, Layer
@@ -64,13 +63,11 @@ class Table:
 
     def take(self, found: Timings) -> list[Timing]:
         """What was found, all in the table's unit, which becomes smaller if the reference was seen to be faster."""
-        unit = found.unit * 1e3
-        if not self.reference_ms or unit < self.reference_ms:
-            factor = self.reference_ms / unit
+        if not self.reference_ms or found.unit < self.reference_ms / 1e3:
+            factor = self.reference_ms / 1e3 / found.unit
             for part in (self.layers, self.frames, self.networks):
                 part |= {name: rebased(timing, factor) for name, timing in part.items()}
-            low, middle = (float(x) * 1e3 for x in np.quantile(found.reference, [0.01, 0.5]))
-            self.reference_ms, self.reference_interval_ms = unit, (low, middle)
+            self.reference_ms, self.reference_interval_ms = found.unit * 1e3, found.interval_ms
         return found.models
 
     def to_dict(self) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def main() -> None:
     options = parser.parse_args()
     folder, out = Path(__file__).parent, Path(options.out)
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    if not plan["jobs"]:
+        raise SystemExit("plan.json: has no models: it was not written to its end; run nas latency plan again")
     table = json.loads(out.read_text(encoding="utf-8")) if out.exists() else empty(plan, options.threads)
     if table["manifest"]["threads"] != options.threads:
         raise SystemExit(f"{out}: was begun with {table['manifest']['threads']} threads; choose another --out")
@@ -64,8 +66,7 @@ def is_done(job: dict[str, Any], table: dict[str, Any]) -> bool:
 
 
 def time_some(folder: Path, plan: dict[str, Any], jobs: list[dict[str, Any]], table: dict[str, Any]) -> None:
-    """Times some models of one part and puts them into the table; a layer that the runtime refuses, with its reason."""
-    import numpy as np
+    """Times some models of one part and puts them into the table; what the runtime refuses, with its reason."""
     from measure import Effort, Timing, measure, rebased  # type: ignore[import-not-found]
 
     threads = table["manifest"]["threads"]
@@ -75,7 +76,7 @@ def time_some(folder: Path, plan: dict[str, Any], jobs: list[dict[str, Any]], ta
         try:
             models[job["name"]] = ready(folder, job, threads)
         except Exception as error:
-            if job["part"] != "layers":
+            if job["part"] not in ("layers", "networks"):
                 raise
             table["refused"][job["name"]] = str(error).partition("\n")[0][:200]
     unit = table["reference_ms"] / 1e3 or float("inf")
@@ -86,8 +87,7 @@ def time_some(folder: Path, plan: dict[str, Any], jobs: list[dict[str, Any]], ta
             table[part] = {
                 name: rebased(Timing(**old), unit / found.unit).__dict__ for name, old in table[part].items()
             }
-        low, middle = (float(x) * 1e3 for x in np.quantile(found.reference, [0.01, 0.5]))
-        table["reference_ms"], table["reference_interval_ms"] = found.unit * 1e3, [low, middle]
+        table["reference_ms"], table["reference_interval_ms"] = found.unit * 1e3, list(found.interval_ms)
     for job in jobs:
         if job["part"] == "layers":
             table["params"][job["name"]] = job["params"]
