@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import random
 import subprocess
 import sys
@@ -13,8 +15,10 @@ from typing import Any
 import fakes
 import numpy as np
 import pytest
+from rich.console import Console
 from torch import nn
 
+from nas import blocks
 from nas.architecture import Layer, Stage
 from nas.census import Feasible
 from nas.config import StudyConfig
@@ -36,6 +40,7 @@ from nas.latency.measure import Effort, Sample, Timing, Timings, measure, quarti
 from nas.latency.predict import distinct_layers, members
 from nas.latency.probe import REFERENCE, framed, whole
 from nas.latency.table import Table, layer_name
+from nas.report.progress import Watch
 from nas.run import Run
 from nas.space import Space
 from nas.study.measuring import measure_front
@@ -227,8 +232,8 @@ def looked_up(models: Sequence[Known], reference: Known, effort: Effort, one_thr
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Runtimes `fake` and `picky`, and a cache of one's own."""
-    monkeypatch.setitem(RUNTIMES, "fake", Runtime("", ("torch",), lambda: None, True, opened))
-    monkeypatch.setitem(RUNTIMES, "picky", Runtime("", ("torch",), lambda: None, True, no_groups))
+    monkeypatch.setitem(RUNTIMES, "fake", Runtime(("torch",), lambda: None, True, opened))
+    monkeypatch.setitem(RUNTIMES, "picky", Runtime(("torch",), lambda: None, True, no_groups))
     monkeypatch.setattr("nas.latency.table.measure", looked_up)
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
     OPENED.clear()
@@ -239,7 +244,7 @@ def toy() -> Space:
 
 
 def bench(name: str = "fake") -> Bench:
-    return Bench.kept(name, RUNTIMES[name], 1, lambda what, done, total: None)
+    return Bench(name, RUNTIMES[name], 1, lambda what, done, total: None)
 
 
 def test_distinct_layers_are_those_of_all_members() -> None:
@@ -311,6 +316,51 @@ def test_a_space_that_cannot_run_at_all() -> None:
     space = Space.from_dict(parse_yaml(text, "six"), "six", 1, 10)
     with pytest.raises(InputError, match="none of its members was found that picky runs: operator grouped_conv"):
         latency_of(space, bench("picky"))
+
+
+@pytest.mark.usefixtures("known")
+def test_validation_leaves_out_what_the_runtime_refuses() -> None:
+    facts = validate(toy(), bench("picky"), 20)
+    refused = {each.id for each in toy().enumerate() if grouped(each)}
+    assert 2 <= facts["networks"] <= 20 and not refused & {row["id"] for row in facts["rows"]}
+    assert facts["mape"] < 1e-6
+
+
+@pytest.mark.usefixtures("known")
+def test_many_networks_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more than so many are in memory; a faster reference later on makes the unit of the earlier ones smaller."""
+    seen: list[int] = []
+
+    def faster(models: Sequence[Known], reference: Known, *given: Any) -> Timings:
+        seen.append(len(models))
+        found, part = looked_up(models, reference, *given), len(seen)
+        times = [Timing(x.ratio * part, x.low * part, x.high * part, 99) for x in found.models]
+        return Timings(times, [found.unit / part] * 3, found.unit / part)
+
+    networks, table = list(toy().enumerate())[:7], bench()
+    wanted = [table.table.ms(x)["ms"] for x in table.again(networks)]
+    monkeypatch.setattr("nas.latency.table._TOGETHER", 3)
+    monkeypatch.setattr("nas.latency.table.measure", faster)
+    table = bench()
+    found = [table.table.ms(x)["ms"] for x in table.again(networks)]
+    assert seen == [3, 3, 1] and found == pytest.approx(wanted)
+
+
+@pytest.mark.usefixtures("known")
+def test_what_a_block_of_ones_own_takes_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code may change, and nobody here would see."""
+    assert bench().file
+    own = type("Own", (blocks.BLOCKS["conv"],), {"__module__": __name__})
+    monkeypatch.setitem(blocks.BLOCKS, "own", own)
+    assert bench().file is None and latency_of(toy(), bench())
+
+
+def test_progress_leaves_nothing_behind() -> None:
+    watch = Watch()
+    watch.console, watch.live = Console(file=(out := io.StringIO()), force_terminal=True, highlight=False), True
+    watch.progress("layers", 1_000, 2_000)
+    watch.progress("networks", 40, 40)
+    assert out.getvalue() == "measuring layers: 1,000 of 2,000\033[K\r\033[K\r"
 
 
 # As a cost
@@ -427,6 +477,8 @@ def test_a_device_by_files(home: Path) -> None:
     facts = json.loads((home / "plan/plan.json").read_text())
     facts["effort"] = {part: [4, 2] for part in facts["effort"]}
     (home / "plan/plan.json").write_text(json.dumps(facts))
+    refused = next(job for job in facts["jobs"] if job["part"] == "networks")
+    (home / "plan" / refused["file"]).write_bytes(b"what this device cannot read")
     blocked = "import sys; sys.modules['nas'] = sys.modules['torch'] = None; sys.path.insert(0, 'plan'); "
     blocked += "import time_models; sys.argv[1:] = ['--out', 'table.json']; time_models.main()"
     for _ in range(2):
@@ -436,7 +488,7 @@ def test_a_device_by_files(home: Path) -> None:
     file = import_table(home / "table.json", "phone")
     assert file.is_relative_to(home / "home")
     found = latency_of(space, open_source("phone", 1, lambda what, done, total: None))
-    assert found.manifest["runtime"] == "phone" and found.fitted["networks"] == 6
+    assert found.manifest["runtime"] == "phone" and found.fitted["networks"] == 5, "all but the refused"
     assert all(found.predict(member) > 0 for member in space.enumerate())
     config = StudyConfig.load(fakes.write_study(home, latency={"runtime": "phone"}, budget={LATENCY: 3}))
     assert config.latency and config.latency.runtime == "phone"
@@ -451,6 +503,7 @@ def test_a_device_by_files(home: Path) -> None:
     [
         ("{}", "phone", "is no table of latencies, or is damaged"),
         ("{", "phone", "is not JSON"),
+        ("{}", "onnxruntime", "--name is 'onnxruntime', but must be another one: it is a runtime of this machine"),
         ("{}", "../phone", "--name is '../phone', but must be at most 40 small letters"),
     ],
 )
@@ -465,6 +518,40 @@ def test_a_table_in_another_unit(home: Path) -> None:
     (home / "table.json").write_text(json.dumps(Table({"reference": "0" * 12}, 1.0).to_dict()))
     with pytest.raises(InputError, match=r"manifest\.reference is '000000000000', but must be \w{12}: plan again"):
         import_table(home / "table.json", "phone")
+
+
+@pytest.mark.parametrize("unit", [0.0, -1.0, math.nan, math.inf])
+def test_a_table_without_a_unit(home: Path, unit: float) -> None:
+    (home / "table.json").write_text(json.dumps(Table({"reference": REFERENCE.id}, unit).to_dict()))
+    with pytest.raises(InputError, match=r"reference_ms is [\w.-]+, but must be more than 0"):
+        import_table(home / "table.json", "phone")
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, math.nan, math.inf])
+def test_a_table_with_times_that_are_none(home: Path, ratio: float) -> None:
+    table = Table({"reference": REFERENCE.id}, 1.0, networks={"a": Timing(1.0, ratio, 1.0, 9)})
+    (home / "table.json").write_text(json.dumps(table.to_dict()))
+    with pytest.raises(InputError, match="is no table of latencies, or is damaged"):
+        import_table(home / "table.json", "phone")
+
+
+def test_a_plan_that_was_not_written_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be planned again in its folder, and is not timed until then."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    space = Space.from_dict(parse_yaml(fakes.SIX, "six"), "six", 1, 10)
+
+    def killed(layer: Layer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.latency.device.framed", killed)
+    with pytest.raises(KeyboardInterrupt):
+        plan(space, tmp_path / "plan")
+    monkeypatch.undo()
+    script = Path(measuring.__file__).with_name("time_models.py")
+    (tmp_path / "plan/time_models.py").write_bytes(script.read_bytes())
+    done = subprocess.run([sys.executable, "plan/time_models.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("plan.json: has no models: it was not written to its end")
+    assert plan(space, tmp_path / "plan")["files"] > 10
 
 
 def test_a_plan_wants_a_folder_of_its_own(home: Path) -> None:

@@ -106,8 +106,10 @@ class Feasible:
     def _fast(self, member: Architecture) -> bool:
         if self.latency is None:
             return True
-        limit = self.budget.get(LATENCY, math.inf)
-        return self.latency.problem(member) is None and self.latency.predict(member) <= limit
+        try:
+            return self.latency.predict(member) <= self.budget.get(LATENCY, math.inf)
+        except InputError:  # it cannot run there
+            return False
 
     def tries(self, rng: random.Random) -> Iterator[Architecture | None]:
         """All members of the table in random order where they are at most DRAWS, else DRAWS draws; see `number`."""

@@ -5,7 +5,6 @@ A trace takes some 2 ms, and a large space has thousands of layers.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import sys
@@ -20,7 +19,7 @@ import torch
 from nas.architecture import Layer
 from nas.blocks import BLOCKS
 from nas.costs import COSTS
-from nas.files import cache_folder, write_json
+from nas.files import cache_folder, code_digest, write_json
 from nas.machine import cores
 from nas.trace import trace_layer
 
@@ -99,18 +98,9 @@ def _fingerprint(blocks: tuple[tuple[str, type], ...], costs: tuple[tuple[str, o
     files = [
         *package.glob("blocks/*.py"),
         *package.glob("costs/*.py"),
-        package / "trace.py",
-        package / "meta.py",
-        package / "architecture.py",
+        *(package / f"{name}.py" for name in ("trace", "meta", "architecture")),
     ]
-    known = {str(file) for file in files}
-    for _, block in blocks:
-        if str(getattr(sys.modules[block.__module__], "__file__", "")) not in known:
-            return None
-    code = hashlib.sha256(f"{torch.__version__} {[name for name, _ in costs]}".encode())
-    for file in sorted(files):
-        code.update(file.read_bytes())
-    return code.hexdigest()[:16]
+    return code_digest(files, [block for _, block in blocks], str(torch.__version__), [name for name, _ in costs])
 
 
 def _read(file: Path) -> dict[str, list[int]]:

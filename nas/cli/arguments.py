@@ -225,10 +225,9 @@ timed in turn, so that a busy machine changes little."""
     take.add_argument("table", metavar="TABLE", help="the script's table.json")
     take.add_argument("--name", required=True, metavar="NAME", help="for latency.runtime of a study")
     write.add_argument("space", metavar="SPACE", help="a search space (YAML)")
-    for way in (check,):
-        way.add_argument("space", metavar="SPACE", help="a search space (YAML)")
-        _add_runtime(way)
-        _add_json(way)
+    check.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+    _add_runtime(check)
+    _add_json(check)
 
 
 def _add_runtime(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 
@@ -38,18 +37,14 @@ def _validate(options: argparse.Namespace) -> None:
     from nas.inputs import choices, refuse
     from nas.latency import RUNTIMES, Bench, validate
     from nas.report.latency import validation_text
+    from nas.report.progress import Watch
     from nas.space import Space
 
     if options.runtime not in RUNTIMES:
         raise refuse("--runtime", options.runtime, choices(RUNTIMES))
-    bench = Bench.kept(options.runtime, RUNTIMES[options.runtime], options.threads, _progress)
+    bench = Bench(options.runtime, RUNTIMES[options.runtime], options.threads, Watch().progress)
     facts = validate(Space.load(options.space), bench, options.n, options.all)
     print(json.dumps(facts, indent=2) if options.json else validation_text(facts))
-
-
-def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{what}: {done:,} of {total:,} \033[K", end="", file=sys.stderr, flush=True)
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -1,9 +1,9 @@
 """How long one image takes, where it will be deployed. A new runtime: one file here, one line in RUNTIMES."""
 
-from nas.latency.device import Device, import_table, plan
+from nas.latency.device import Device, plan
 from nas.latency.predict import LATENCY, Latency, latency_of
 from nas.latency.runtime import Runtime
-from nas.latency.runtimes import RUNTIMES, check_runtime, open_source
+from nas.latency.runtimes import RUNTIMES, check_runtime, import_table, open_source
 from nas.latency.table import Bench, Table
 from nas.latency.validate import validate
 

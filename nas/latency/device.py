@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from nas.latency.predict import CALIBRATION, distinct_layers, members
 from nas.latency.probe import REFERENCE, Shape, frame, framed, frames, whole
 from nas.latency.table import LAYERS, NETWORKS, Table, frame_name, layer_name
 from nas.space import Space
+from nas.trace import trace_layer
 
 _SCRIPT = Path(__file__).with_name("time_models.py")
 
@@ -46,13 +46,13 @@ def plan(space: Space, folder: Path) -> dict[str, Any]:
         size += len(data)
 
     (folder / "models").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "plan.json", {"jobs": []})  # ours, also where it ends here, and not to be timed
     write("reference", REFERENCE.id, *whole(REFERENCE))
     for place in frames(layers):
         write("frames", frame_name(*place), *frame(*place))
     for layer in layers:
         module, shape = framed(layer)
-        own = sum(weight.numel() for weight in module.get_submodule("layer").parameters())
-        write("layers", layer_name(layer), module, shape, own)
+        write("layers", layer_name(layer), module, shape, trace_layer(layer).params)
     for network in members(space, CALIBRATION, "calibration"):
         write("networks", network.id, *whole(network))
     efforts = {"frames": LAYERS, "layers": LAYERS, "networks": NETWORKS}
@@ -63,28 +63,13 @@ def plan(space: Space, folder: Path) -> dict[str, Any]:
     return {"files": len(jobs), "bytes": size}
 
 
-def import_table(file: Path, name: str) -> Path:
-    """Keeps a table that time_models.py wrote as the runtime `name`. Raises InputError if it is none, or not whole."""
-    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name):
-        raise refuse("--name", name, "at most 40 small letters, digits and _ -, the first a letter")
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise InputError(f"{file}: is not JSON") from None
-    table = Table.of(data, str(file))
-    if table.manifest.get("reference") != REFERENCE.id:
-        raise refuse(f"{file}: manifest.reference", table.manifest.get("reference"), f"{REFERENCE.id}: plan again")
-    if table.reference_ms <= 0:
-        raise refuse(f"{file}: reference_ms", table.reference_ms, "more than 0")
-    target = _folder() / f"{name}.json"
-    write_json(target, table.to_dict())
-    return target
+def device_file(name: str) -> Path:
+    """Where the table of a device is kept."""
+    return data_folder() / "devices" / f"{name}.json"
 
 
 def device_names() -> list[str]:
-    return sorted(path.stem for path in _folder().glob("*.json"))
+    return sorted(path.stem for path in device_file("").parent.glob("*.json"))
 
 
 class Device:
@@ -97,7 +82,7 @@ class Device:
     @classmethod
     def load(cls, name: str, threads: int) -> Device:
         """Raises InputError if the table is damaged, or of another number of threads."""
-        file = _folder() / f"{name}.json"
+        file = device_file(name)
         try:
             table = Table.of(json.loads(file.read_text(encoding="utf-8")), str(file))
         except (OSError, ValueError):
@@ -112,7 +97,8 @@ class Device:
         return self.table
 
     def networks(self, architectures: Iterable[Architecture]) -> Table:
-        self._check({each.id for each in architectures} - self.table.networks.keys(), "networks")
+        known = self.table.networks.keys() | self.table.refused
+        self._check({each.id for each in architectures} - known, "networks")
         return self.table
 
     def _check(self, missing: set[str], what: str) -> None:
@@ -122,7 +108,3 @@ class Device:
                 f"runtime {self.name}: {len(missing)} {what} were not timed there ({first}); nas latency plan SPACE, "
                 "time and import them"
             )
-
-
-def _folder() -> Path:
-    return data_folder() / "devices"

@@ -47,5 +47,5 @@ def _has_cuda() -> None:
         raise InputError("runtime cuda: this machine has no CUDA device")
 
 
-EAGER = Runtime("PyTorch, operator by operator, on the CPU", ("torch",), lambda: None, True, _eager)
-CUDA = Runtime("PyTorch, operator by operator, on the first CUDA device", ("torch",), _has_cuda, False, _cuda)
+EAGER = Runtime(("torch",), lambda: None, True, _eager)
+CUDA = Runtime(("torch",), _has_cuda, False, _cuda)

@@ -19,6 +19,4 @@ def _open(module: nn.Module, shape: tuple[int, int, int], threads: int) -> RunOn
     return lambda: run(None, feeds)
 
 
-ONNXRUNTIME = Runtime(
-    "ONNX Runtime on the CPU, as nas export writes networks", ("onnx", "onnxruntime"), needed, True, _open
-)
+ONNXRUNTIME = Runtime(("onnx", "onnxruntime"), needed, True, _open)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.architecture import Architecture, Layer
 from nas.inputs import InputError
@@ -22,7 +21,6 @@ LATENCY = "latency_ms"
 """The name of the cost."""
 CALIBRATION = 40
 """Whole networks that say what a sum of layers leaves out."""
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,6 @@ class Latency:
     """
 
     manifest: dict[str, Any]
-    reference_ms: float
     shares: Mapping[str, float]
     """What a layer takes in ms, by name; a classifier, which every network has once, has `once` in it."""
     refused: Mapping[str, str]
@@ -74,8 +71,8 @@ class Latency:
     def of_dict(cls, data: Any, where: str) -> Latency:
         """Raises InputError if `data` is not what `to_dict` gives."""
         try:
-            return cls(**data)
-        except TypeError:
+            return cls(**{each.name: data[each.name] for each in fields(cls)})
+        except (KeyError, TypeError):
             raise InputError(f"{where}: is no prediction of latencies, or is damaged") from None
 
 
@@ -95,17 +92,13 @@ def distinct_layers(space: Space) -> list[Layer]:
     return [found[name] for name in sorted(found)]
 
 
-def members(space: Space, count: int, what: str, refused: Collection[str] = ()) -> list[Architecture]:
-    """Distinct members drawn uniformly, other ones for another word; as many as are found of a space that has fewer.
-
-    None of them has a layer of those `refused`.
-    """
+def members(space: Space, count: int, what: str) -> list[Architecture]:
+    """Distinct members drawn uniformly, other ones for another word; as many as are found of a space that has fewer."""
     rng = random.Random(f"latency/{what}")
     found: dict[str, Architecture] = {}
     for _ in range(20 * count):
         member = space.sample(rng)
-        if not any(layer_name(layer) in refused for layer in member.layers):
-            found[member.id] = member
+        found[member.id] = member
         if len(found) == count:
             break
     return list(found.values())
@@ -122,16 +115,14 @@ def calibrate(table: Table, layers: Sequence[Layer], networks: Sequence[Architec
         if (name := layer_name(layer)) not in refused
     }
     rows = np.array([sum(known[layer_name(layer)] for layer in each.layers) for each in networks])
-    truth = np.array([table.network_ms(each)[0] for each in networks])
+    truth = np.array([table.ms(table.networks[each.id])["ms"] for each in networks])
     scale = rows.mean(axis=0)
     scale[scale == 0] = 1.0  # a column that is 0 for all networks explains nothing
     weights = nnls(rows / scale / truth[:, None], np.ones(len(truth)))[0] / scale
     fitted = dict(zip(("slope", "each", "per_param", "once"), map(float, weights), strict=True))
     off = float(np.abs(rows @ weights / truth - 1).mean())
     shares = {name: float(parts @ weights) for name, parts in known.items()}
-    return Latency(
-        table.manifest, table.reference_ms, shares, refused, {**fitted, "networks": len(networks), "mape": off}
-    )
+    return Latency(table.manifest, shares, refused, {**fitted, "networks": len(networks), "mape": off})
 
 
 def latency_of(space: Space, bench: Source, layers: Sequence[Layer] | None = None) -> Latency:
@@ -140,11 +131,11 @@ def latency_of(space: Space, bench: Source, layers: Sequence[Layer] | None = Non
     Raises InputError if the runtime can run none of them.
     """
     wanted = distinct_layers(space) if layers is None else list(layers)
-    networks = members(space, CALIBRATION, "calibration", bench.layers(wanted).refused)
-    bench.layers(layer for network in networks for layer in network.layers)
-    networks = [each for each in networks if not any(layer_name(x) in bench.table.refused for x in each.layers)]
+    networks = members(space, CALIBRATION, "calibration")
+    refused = bench.layers([*wanted, *(layer for network in networks for layer in network.layers)]).refused
+    networks = [x for x in networks if x.id not in refused and not any(layer_name(y) in refused for y in x.layers)]
     if not networks:
-        why = next(iter(bench.table.refused.values()), "")
+        why = next(iter(refused.values()), "")
         raise InputError(
             f"space {space.name}: none of its members was found that {bench.manifest['runtime']} runs: {why}"
         )

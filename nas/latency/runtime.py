@@ -19,7 +19,6 @@ class Runtime:
     one that says what to install; `packages` are those whose versions a latency depends on.
     """
 
-    help: str
     packages: tuple[str, ...]
     check: Callable[[], object]
     on_caller: bool

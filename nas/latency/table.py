@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +15,14 @@ from typing import Any, Protocol
 from torch import nn
 
 from nas.architecture import Architecture, Layer
-from nas.files import cache_folder, write_json
+from nas.blocks import BLOCKS
+from nas.files import cache_folder, code_digest, write_json
 from nas.inputs import InputError
 from nas.latency.measure import Effort, RunOnce, Timing, Timings, measure, rebased
 from nas.latency.probe import REFERENCE, Shape, frame, framed, frames, whole
 from nas.latency.runtime import Runtime
 from nas.machine import hardware, versions
+from nas.trace import trace_layer
 
 LAYERS, NETWORKS = Effort(least=12, most=150), Effort(least=40, most=300)
 """A network has many layers, whose errors cancel."""
@@ -49,17 +50,17 @@ class Table:
     params: dict[str, int] = field(default_factory=dict)
     """Of the layers."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Why the runtime cannot run a layer, by name."""
+    """Why the runtime cannot run a layer, or a whole network, by name."""
 
     def layer_ms(self, layer: Layer) -> float:
         """A layer inside a network; 0 if it drowns in its frame. Raises KeyError if it was not measured."""
         around = self.frames[frame_name(layer.in_channels, layer.resolution)]
         return max(0.0, self.layers[layer_name(layer)].ratio - around.ratio) * self.reference_ms
 
-    def network_ms(self, architecture: Architecture) -> tuple[float, float, float]:
-        """(median, low, high) of a whole network. Raises KeyError if it was not measured."""
-        timing = self.networks[architecture.id]
-        return timing.ratio * self.reference_ms, timing.low * self.reference_ms, timing.high * self.reference_ms
+    def ms(self, timing: Timing) -> dict[str, float]:
+        """A running time (a lower quartile, see measure) in ms, and its 95 % interval."""
+        unit = self.reference_ms
+        return {"ms": timing.ratio * unit, "low_ms": timing.low * unit, "high_ms": timing.high * unit}
 
     def take(self, found: Timings) -> list[Timing]:
         """What was found, all in the table's unit, which becomes smaller if the reference was seen to be faster."""
@@ -91,9 +92,13 @@ class Table:
 
 
 def _timing(value: Mapping[str, Any]) -> Timing:
-    return Timing(float(value["ratio"]), float(value["low"]), float(value["high"]), int(value["quiet"]))
+    timing = Timing(float(value["ratio"]), float(value["low"]), float(value["high"]), int(value["quiet"]))
+    if not all(0 < ratio < math.inf for ratio in (timing.ratio, timing.low, timing.high)):
+        raise ValueError
+    return timing
 
 
+@cache
 def layer_name(layer: Layer) -> str:
     return json.dumps(
         [layer.block, layer.in_channels, layer.out_channels, layer.stride, layer.resolution, layer.options]
@@ -120,36 +125,25 @@ class Source(Protocol):
 
 
 class Bench:
-    """Measures on this machine, batch 1, `threads` threads, and keeps what it measured in a file (None: nowhere)."""
+    """Measures on this machine, batch 1, `threads` threads.
 
-    def __init__(
-        self,
-        name: str,
-        runtime: Runtime,
-        threads: int = 1,
-        file: Path | None = None,
-        on_progress: Progress = lambda what, done, total: None,
-    ) -> None:
+    What it measured is kept in a file of the cache, for this very runtime, machine and code; `file` is None, and it is
+    not kept, where blocks are from elsewhere. Raises InputError if the runtime is not there.
+    """
+
+    def __init__(self, name: str, runtime: Runtime, threads: int, on_progress: Progress) -> None:
         runtime.check()
         self.runtime, self.threads, self.on_progress = runtime, threads, on_progress
         self.manifest = manifest(name, runtime, threads)
-        self.file = file
+        code = code_digest(_code(), BLOCKS.values(), self.manifest)
+        self.file = cache_folder() / f"latency-{code}.json" if code else None
         self.table = self._read() or Table(self.manifest)
         self._reference: RunOnce | None = None
         self._tried: set[str] = set()
         """Measured by this object: what was never undisturbed before is measured again, once."""
         self._one_thread = threads == 1 and runtime.on_caller
 
-    @classmethod
-    def kept(cls, name: str, runtime: Runtime, threads: int, on_progress: Progress) -> Bench:
-        """One whose file is in the cache, for this very runtime, machine and code."""
-        runtime.check()
-        facts = json.dumps([manifest(name, runtime, threads), _code()], sort_keys=True)
-        file = cache_folder() / f"latency-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.json"
-        return cls(name, runtime, threads, file, on_progress)
-
     def layers(self, layers: Iterable[Layer], effort: Effort = LAYERS) -> Table:
-        """The table, with all these layers and their frames in it; those that cannot run are `refused` there."""
         layers = list(layers)
         new = {frame_name(*place): place for place in frames(layers)}
         self._measure("frames", {name: partial(frame, *place) for name, place in new.items()}, effort)
@@ -159,15 +153,21 @@ class Bench:
         return self.table
 
     def networks(self, architectures: Iterable[Architecture], effort: Effort = NETWORKS) -> Table:
-        """The table, with all these whole networks in it."""
         wanted = {each.id: each for each in architectures}
         self._measure("networks", {name: partial(whole, each) for name, each in wanted.items()}, effort)
         return self.table
 
     def again(self, architectures: Sequence[Architecture], effort: Effort = NETWORKS) -> list[Timing]:
         """These whole networks measured anew, whatever the table has; it keeps what it has."""
-        models = [self.runtime.open(*whole(each), self.threads) for each in architectures]
-        return self.table.take(self._timed(models, effort))
+        timings: list[Timing] = []
+        for start in range(0, len(architectures), _TOGETHER):
+            some = architectures[start : start + _TOGETHER]
+            unit = self.table.reference_ms
+            found = self._timed([self.runtime.open(*whole(each), self.threads) for each in some], effort)
+            new = self.table.take(found)
+            factor = unit / self.table.reference_ms
+            timings = [rebased(each, factor) for each in timings] + new
+        return timings
 
     def _measure(self, part: str, wanted: Mapping[str, Callable[[], tuple[nn.Module, Shape]]], effort: Effort) -> None:
         known: dict[str, Timing] = getattr(self.table, part)
@@ -182,10 +182,8 @@ class Bench:
             self._write()
 
     def _layer(self, name: str, layer: Layer) -> tuple[nn.Module, Shape]:
-        framed_layer, shape = framed(layer)
-        own = framed_layer.get_submodule("layer").parameters()
-        self.table.params[name] = sum(weight.numel() for weight in own)
-        return framed_layer, shape
+        self.table.params[name] = trace_layer(layer).params
+        return framed(layer)
 
     def _opened(self, part: str, name: str, make: Callable[[], tuple[nn.Module, Shape]]) -> RunOnce | None:
         """Ready to run; None, and `refused`, if it is a layer that the runtime cannot run."""
@@ -235,10 +233,8 @@ def manifest(name: str, runtime: Runtime, threads: int) -> dict[str, Any]:
     }
 
 
-def _code() -> str:
-    """Of the files that decide what is run and how it is measured."""
-    package, code = Path(__file__).parents[1], hashlib.sha256()
-    files = ["export/graph.py", *(f"latency/{name}.py" for name in ("eager", "measure", "onnx", "probe"))]
-    for file in [*sorted(package.glob("blocks/*.py")), *(package / name for name in files)]:
-        code.update(file.read_bytes())
-    return code.hexdigest()
+def _code() -> list[Path]:
+    """The files that decide what is run and how it is measured."""
+    package = Path(__file__).parents[1]
+    names = ["architecture", "meta", "network", *(f"latency/{name}" for name in ("eager", "measure", "onnx", "probe"))]
+    return [*package.glob("blocks/*.py"), *package.glob("export/*.py"), *(package / f"{name}.py" for name in names)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.architecture import Architecture
 from nas.inputs import InputError
 from nas.latency.predict import CALIBRATION, distinct_layers, latency_of, members
 from nas.latency.table import Bench
@@ -25,22 +26,23 @@ def validate(space: Space, bench: Bench, count: int = 40, everything: bool = Fal
     calibration = {each.id for each in members(space, CALIBRATION, "calibration")}
     drawn = members(space, count + CALIBRATION, "validation")
     fresh = [each for each in drawn if each.id not in calibration][:count]
-    if len(fresh) < 2:
-        raise InputError(f"space {space.name}: has too few members to keep some from the calibration")
+    _check_enough(fresh, space, "members")
     all_layers = distinct_layers(space)
     latency = latency_of(space, bench, all_layers if everything else [x for each in fresh for x in each.layers])
     built = time.monotonic() - begin
+    fresh = [each for each in fresh if latency.problem(each) is None]
+    _check_enough(fresh, space, f"members that {bench.manifest['runtime']} runs")
     bench.on_progress("networks that had no part in it", 0, len(fresh))
     timings = bench.again(fresh)
-    unit = bench.table.reference_ms
+    found = map(bench.table.ms, timings)
     rows = [
         {
             "id": each.id,
             "predicted_ms": latency.predict(each),
-            "measured_ms": timing.ratio * unit,
-            "interval_ms": [timing.low * unit, timing.high * unit],
+            "measured_ms": ms["ms"],
+            "interval_ms": [ms["low_ms"], ms["high_ms"]],
         }
-        for each, timing in zip(fresh, timings, strict=True)
+        for each, ms in zip(fresh, found, strict=True)
     ]
     predicted, measured = (np.array([row[key] for row in rows]) for key in ("predicted_ms", "measured_ms"))
     return {
@@ -55,11 +57,16 @@ def validate(space: Space, bench: Bench, count: int = 40, everything: bool = Fal
             "networks": sum(timing.quiet > 0 for timing in timings) / len(timings),
             "layers": sum(bench.table.layers[name].quiet > 0 for name in latency.shares) / len(latency.shares),
         },
-        "reference_ms": unit,
+        "reference_ms": bench.table.reference_ms,
         "reference_interval_ms": list(bench.table.reference_interval_ms),
         "manifest": bench.manifest,
         "rows": rows,
     }
+
+
+def _check_enough(fresh: list[Architecture], space: Space, what: str) -> None:
+    if len(fresh) < 2:
+        raise InputError(f"space {space.name}: has too few {what} to keep some from the calibration")
 
 
 def agreement(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class _Bar(Progress):
             yield Plain("\n".join(self.below))
 
 
-class _Watch:
+class Watch:
     """A bar on stderr, from the first `show` on; `line` prints above it."""
 
     def __init__(self) -> None:
@@ -61,15 +61,16 @@ class _Watch:
         self.bar.update(self.task, completed=done, total=total, note=fitting[-1] if fitting else "")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Of measuring latencies."""
-        if self.live and done < total:
-            self.console.print(f"measuring {what}: {done:,} of {total:,}", end="\r", soft_wrap=True)
+        """Of measuring latencies: a line that the next one, or whatever else is said, takes the place of."""
+        if self.live:
+            text = f"measuring {what}: {done:,} of {total:,}" if done < total else ""
+            self.console.print(text, end="\033[K\r", soft_wrap=True)
 
     def line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 
 
-class SearchWatch(_Watch):
+class SearchWatch(Watch):
     """Best so far, rate, time left, and how many proposals were not trained; in a terminal of SKETCH_LINES lines or
     more the front, too, and how many are in training."""
 
@@ -135,7 +136,7 @@ class SearchWatch(_Watch):
         return [f"{duration(each)} each, {duration(each * left / study.config.workers)} left"]
 
 
-class TrainingWatch(_Watch):
+class TrainingWatch(Watch):
     """Loss, accuracy and time left, by epoch."""
 
     def __init__(self, epochs: int) -> None:
@@ -163,7 +164,7 @@ class TrainingWatch(_Watch):
             self.line(f"epoch {epoch.epoch}/{self.epochs}: {SEPARATOR.join(notes)}")
 
 
-class TrustWatch(_Watch):
+class TrustWatch(Watch):
     """The last accuracy, and time left by the epochs that are left."""
 
     def __init__(self) -> None:

@@ -25,7 +25,5 @@ def measure_front(run: Run, on_progress: Progress) -> None:
         return
     on_progress("members of the front", 0, len(new))
     timings = source.again(new)
-    unit = source.table.reference_ms
-    for member, timing in zip(new, timings, strict=True):
-        known[member.id] = {"ms": timing.ratio * unit, "low_ms": timing.low * unit, "high_ms": timing.high * unit}
-    write_json(run.measured_file, known)
+    found = {member.id: source.table.ms(timing) for member, timing in zip(new, timings, strict=True)}
+    write_json(run.measured_file, known | found)
