@@ -19,7 +19,8 @@ from nas.blocks import BLOCKS
 from nas.blocks.block import ChannelShuffle
 from nas.deploy import export
 from nas.export import EXPORTERS, Card, Format, write_proven
-from nas.export.graph import Unsupported, make_model
+from nas.export.graph import Unsupported
+from nas.export.model import make_model
 from nas.export.proof import compare
 from nas.inputs import InputError
 from nas.latency.measure import Effort
@@ -195,15 +196,42 @@ class Moving(nn.Module):
         return x.reshape(x.shape[0] * 4, 1, 4, 4)
 
 
+class Call(nn.Module):
+    """A function that uses a parameter."""
+
+    def __init__(self, call: Any) -> None:
+        super().__init__()
+        self.call, self.weight = call, nn.Parameter(torch.ones(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.call(self, x)
+        return out
+
+
+def test_normalisation_without_weights(form: Format, tmp_path: Path) -> None:
+    plain = nn.BatchNorm2d(8, affine=False)
+    assert plain.running_mean is not None and plain.running_var is not None
+    plain.running_mean.normal_()
+    plain.running_var.uniform_(0.5, 2)
+    module = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), plain, nn.Flatten()).eval()
+    proof = write_proven(form, module, card((3, 4)), images((3, 4)), tmp_path / f"x{form.suffix}")
+    assert proof.relative < 1e-5
+
+
 @pytest.mark.parametrize(
     ("module", "name"),
     [
+        (Call(lambda self, x: x.chunk(2, 1)[0]), "operator chunk cannot be exported to ONNX"),
+        (Call(lambda self, x: torch.stack([x, x])), "operator stack cannot be exported to ONNX"),
+        (Call(lambda self, x: x + self.weight), "a tensor that no operator here made, such as a parameter, cannot be"),
+        (Call(lambda self, x: torch.add(x, x, alpha=3)), "operator add cannot be exported to ONNX with a number"),
+        (nn.Conv2d(4, 4, 3, padding="same"), "operator conv2d cannot be exported to ONNX with the padding same"),
         (Odd(), "operator cumsum cannot be exported to ONNX"),
         (Moving(), "operator reshape cannot be exported to ONNX where it moves the batch"),
         (nn.MaxPool2d(2, ceil_mode=True), "operator max_pool2d cannot be exported to ONNX with dilation, ceil_mode"),
         (nn.AdaptiveAvgPool2d(2), "operator adaptive_avg_pool2d cannot be exported to ONNX but for an output of 1 x 1"),
     ],
-    ids=["unknown", "batch", "ceil", "adaptive"],
+    ids=["tuple", "list", "parameter", "alpha", "padding", "unknown", "batch", "ceil", "adaptive"],
 )
 def test_what_has_no_operator_is_named(module: nn.Module, name: str) -> None:
     pytest.importorskip("onnx", reason="needs the extra onnx")

@@ -2,8 +2,8 @@
 
 from nas.export.format import Card, Format
 from nas.export.onnx import ONNX
-from nas.export.proof import Proof, write_proven
+from nas.export.proof import write_proven
 
-__all__ = ["EXPORTERS", "Card", "Format", "Proof", "write_proven"]
+__all__ = ["EXPORTERS", "Card", "Format", "write_proven"]
 
 EXPORTERS: dict[str, Format] = {"onnx": ONNX}

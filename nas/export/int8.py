@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.export.format import Floats
-from nas.export.graph import INPUT
+from nas.export.model import INPUT
 
 _BATCH = 64
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from nas.export.format import Card, Floats, Format, Predict
-from nas.export.graph import INPUT, Unsupported, make_model
+from nas.export.graph import Unsupported
 from nas.export.int8 import quantise
+from nas.export.model import INPUT, make_model
 from nas.inputs import InputError
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture, Layer
-from nas.export.graph import make_model
+from nas.export.model import make_model
 from nas.export.onnx import needed
 from nas.files import data_folder, write_json, write_text
 from nas.inputs import InputError, refuse

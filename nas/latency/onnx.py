@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nas.export.graph import INPUT, make_model
+from nas.export.model import INPUT, make_model
 from nas.export.onnx import needed, open_session
 from nas.latency.measure import RunOnce
 from nas.latency.runtime import Runtime
