@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,12 @@ class Batches:
         """Input and labels (batch,) int64 of images `start` to `stop` - 1 as they are."""
         where = torch.arange(start, min(stop, self._count))
         return self._input(self._normalised(self._fetch(where))), self._labels[start:stop]
+
+    def arrays(self, size: int = 64) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Input and labels of all images as they are, in order, for runtimes other than torch."""
+        for start in range(0, self._count, size):
+            x, y = self.plain(start, start + size)
+            yield np.ascontiguousarray(x.cpu().numpy()), y.cpu().numpy()
 
     def augmented(self, draws: Draws, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Input and labels (batch,) int64 of the epoch's images `start` to `stop` - 1.

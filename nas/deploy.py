@@ -8,26 +8,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from nas.augment import Batches, Normalisation
 from nas.data import DataConfig, Splits
 from nas.data import load as load_data
-from nas.data.splits import Images, stratified
+from nas.data.splits import Images
 from nas.export import EXPORTERS, Card, Format, write_proven
 from nas.export.format import Floats
 from nas.export.proof import accuracy
 from nas.files import write_json, write_whole
-from nas.inputs import InputError, choices, refuse
-from nas.latency.measure import Effort, measure
+from nas.inputs import InputError, choices, damaged, refuse
+from nas.latency.measure import measure
+from nas.latency.table import NETWORKS
 from nas.machine import versions
 from nas.network import Network
 from nas.retrain import load
 from nas.run import Run
 
-EFFORT = Effort(least=40, most=300)
 CALIBRATION = 512
 """Training images that say how large activations get."""
 IMAGES = 1_000
@@ -65,12 +63,15 @@ def export(
         raise refuse("--format", form, choices(EXPORTERS))
     format_ = EXPORTERS[form]
     format_.check()
+    if int8 and format_.quantise is None:
+        with_int8 = [name for name, each in EXPORTERS.items() if each.quantise is not None]
+        raise refuse("--format", form, f"for --int8 {choices(with_int8)}")
     trained = Trained.find(place, pick, data_root)
     file = Path(out) if out is not None else trained.folder / "export" / f"{trained.card.id}{format_.suffix}"
     if file.suffix != format_.suffix or file.is_dir():
         raise refuse("--out", str(file), f"a file that ends in {format_.suffix}")
     splits = trained.splits()
-    network, images = trained.network(), trained.images(splits.validation, IMAGES)[0]
+    network, images = trained.network(), trained.images(splits.validation, IMAGES)
     proof = write_proven(format_, network, trained.card, images, file)
     facts = {**trained.facts(form), **asdict(proof), "bytes": file.stat().st_size, "versions": made_with(format_)}
     if int8:
@@ -81,24 +82,21 @@ def export(
 
 def _quantised(trained: Trained, splits: Splits, form: Format, file: Path) -> dict[str, Any]:
     """Writes the int8 file beside `file`, and measures both."""
-    if form.quantise is None:
-        raise InputError(f"--int8 is not to be had in the format of {file.suffix}")
-    small = file.with_name(f"{file.stem}-int8{form.suffix}")
-    calibration, _ = trained.images(splits.train, CALIBRATION)
-    quantise = form.quantise
+    assert form.quantise is not None
+    quantise, small = form.quantise, file.with_name(f"{file.stem}-int8{form.suffix}")
+    calibration = trained.images(splits.train, CALIBRATION)
     write_whole(small, lambda temporary: quantise(file, calibration, temporary))
-    images, labels = trained.images(splits.validation, len(splits.validation))
     whole, eighth = (form.load(each) for each in (file, small))
-    image = images[:1]
+    image = calibration[:1]
     runs = [lambda: whole(image), lambda: eighth(image)]
-    timings = measure(runs, runs[0], EFFORT, one_thread=False)
+    timings = measure(runs, runs[0], NETWORKS, one_thread=True)
     ms = [each.ratio * timings.unit * 1e3 for each in timings.models]
     return {
         "file": small.name,
         "bytes": small.stat().st_size,
-        "images": len(images),
-        "accuracy": accuracy(whole, images, labels),
-        "accuracy_int8": accuracy(eighth, images, labels),
+        "images": len(splits.validation),
+        "accuracy": accuracy(whole, trained.batches(splits.validation).arrays()),
+        "accuracy_int8": accuracy(eighth, trained.batches(splits.validation).arrays()),
         "latency_ms": ms[0],
         "latency_int8_ms": ms[1],
         "latency_ratio": ms[1] / ms[0],
@@ -118,17 +116,14 @@ class Trained:
     def find(cls, place: Path | str, pick: str, data_root: str | None) -> Trained:
         """See `export`."""
         folder = _retrained(Path(place), pick)
-        file = folder / "result.json"
-        try:
+        file, root = folder / "result.json", data_root or _root(folder)
+        with damaged(str(file), "delete it and retrain again"):
             result = json.loads(file.read_text(encoding="utf-8"))
             channels, side = len(result["mean"]), result["resolution"]
             moments = tuple(result["mean"]), tuple(result["std"])
             card = Card(result["id"], channels, side, *moments, tuple(result["classes"]))
             data = {key: value for key, value in result["data"].items() if key != "trained_on"}
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{file}: is damaged; delete it and retrain again") from None
-        root = data_root or _root(folder)
-        return cls(folder, card, DataConfig(**data, root=root))
+            return cls(folder, card, DataConfig(**data, root=root))
 
     def network(self) -> Network:
         return load(self.folder)
@@ -136,15 +131,14 @@ class Trained:
     def splits(self) -> Splits:
         return load_data(self.data)
 
-    def images(self, images: Images, count: int) -> tuple[Floats, NDArray[np.int64]]:
-        """(n, channels, resolution, resolution) normalised, of at most `count` images, every class in proportion; and
-        their labels."""
-        if count < len(images):
-            images = images.take(stratified(images.labels, count, seed=0))
+    def batches(self, images: Images) -> Batches:
         normalisation = Normalisation(self.card.mean, self.card.std)
-        batches = Batches(images.pixels, images.labels, normalisation, self.card.resolution, torch.device("cpu"))
-        found, _ = batches.plain(0, len(batches))
-        return np.ascontiguousarray(found.numpy()), images.labels
+        return Batches(images.pixels, images.labels, normalisation, self.card.resolution, torch.device("cpu"))
+
+    def images(self, images: Images, count: int) -> Floats:
+        """(n, channels, resolution, resolution) normalised, of at most `count` images, every class in proportion."""
+        batches = self.batches(images.some(count))
+        return next(batches.arrays(count))[0]
 
     def facts(self, form: str) -> dict[str, Any]:
         return {"id": self.card.id, "format": form, "retrained": str(self.folder), "input": self.card.texts()["input"]}

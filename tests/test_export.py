@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 
 from nas import blocks
 from nas.architecture import Architecture, Stage
+from nas.augment import Batches, Normalisation
 from nas.blocks import BLOCKS
 from nas.blocks.block import ChannelShuffle
 from nas.deploy import export
 from nas.export import EXPORTERS, Card, Format, write_proven
 from nas.export.graph import Unsupported
 from nas.export.model import make_model
-from nas.export.proof import compare
+from nas.export.proof import accuracy, compare
 from nas.inputs import InputError
 from nas.latency.measure import Effort
 from nas.network import build
@@ -275,7 +277,7 @@ def test_a_retrained_network(form: Format, retrained: Path) -> None:
 def test_int8(form: Format, retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if form.quantise is None:
         pytest.skip("no int8 in this format")
-    monkeypatch.setattr("nas.deploy.EFFORT", Effort(4, 2))
+    monkeypatch.setattr("nas.deploy.NETWORKS", Effort(4, 2))
     name = next(name for name, each in EXPORTERS.items() if each is form)
     done = export(retrained, form=name, out=tmp_path / f"x{form.suffix}", int8=True)
     small = done.facts["int8"]
@@ -300,9 +302,45 @@ def test_what_cannot_be_exported(retrained: Path, changes: dict[str, Any], messa
         export(**{"place": retrained, **changes})
 
 
+def test_int8_of_a_format_that_has_none(retrained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Said before anything is written."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    monkeypatch.setitem(EXPORTERS, "plain", replace(EXPORTERS["onnx"], quantise=None))
+    with pytest.raises(InputError, match="--format is 'plain', but must be for --int8 one of: onnx"):
+        export(retrained, form="plain", out=tmp_path / "x.onnx", int8=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_that_are_none_in_a_result(retrained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    (tmp_path / "architecture.yaml").touch()
+    facts = json.loads((retrained / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps({**facts, "data": {"source": 3}}))
+    with pytest.raises(InputError, match=r"result\.json is damaged \(ValidationError: "):
+        export(tmp_path)
+
+
+def test_the_validation_split_is_never_whole_in_memory() -> None:
+    """As float32 at 224 pixels it could be larger than that."""
+    labels = np.arange(130) % 10
+    pixels = np.random.default_rng(0).integers(0, 256, (130, 8, 8, 1), dtype=np.uint8)
+    batches = Batches(pixels, labels, Normalisation((0.5,), (0.25,)), 8, torch.device("cpu"))
+    assert [len(x) for x, _ in batches.arrays()] == [64, 64, 2]
+    assert np.array_equal(np.concatenate([x for x, _ in batches.arrays()]), batches.plain(0, 130)[0].numpy())
+    sizes: list[int] = []
+
+    def predict(images: Any) -> Any:
+        sizes.append(len(images))
+        start = sum(sizes[:-1])
+        right = np.eye(10, dtype=np.float32)[labels[start : start + len(images)]]
+        return right if len(sizes) < 3 else -right
+
+    assert accuracy(predict, batches.arrays()) == pytest.approx(128 / 130) and sizes == [64, 64, 2]
+
+
 def test_a_damaged_result_is_one_line(retrained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     (tmp_path / "architecture.yaml").touch()
     (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(InputError, match=r"result\.json: is damaged"):
+    with pytest.raises(InputError, match=r"result\.json is damaged \(KeyError: .*\); delete it"):
         export(tmp_path)

@@ -28,6 +28,10 @@ class Images:
         index = np.asarray(indices, dtype=None if len(indices) else np.int64)
         return Images(self.pixels[index], self.labels[index])
 
+    def some(self, count: int) -> Images:
+        """At most `count` of them, every class in proportion, the same ones each time."""
+        return self.take(stratified(self.labels, count, seed=0)) if count < len(self) else self
+
     def share(self, share: float, seed: int) -> Images:
         """`share` of the images, rounded, every class in proportion; share 1.0 is all of them, as they are.
 

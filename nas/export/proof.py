@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -62,9 +63,10 @@ def compare(expected: Floats, found: Floats) -> Proof:
     return Proof(len(expected), equal, difference, difference / max(float(np.abs(expected).max()), 1e-12))
 
 
-def accuracy(predict: Predict, images: Floats, labels: NDArray[np.int64]) -> float:
-    """Share of images (n, channels, h, w) whose largest logit is their label's."""
-    return float((run(predict, images).argmax(1) == labels).mean())
+def accuracy(predict: Predict, batches: Iterable[tuple[Floats, NDArray[np.int64]]]) -> float:
+    """Share of images whose largest logit is their label's, of batches (n, channels, h, w) with their labels (n,)."""
+    right = np.concatenate([predict(images).argmax(1) == labels for images, labels in batches])
+    return float(right.mean())
 
 
 def run(predict: Predict, images: Floats) -> Floats:
