@@ -21,6 +21,7 @@ from torch import nn
 from nas import blocks
 from nas.architecture import Layer, Stage
 from nas.census import Feasible
+from nas.cli import main as cli
 from nas.config import StudyConfig
 from nas.inputs import InputError, parse_yaml
 from nas.latency import (
@@ -43,7 +44,7 @@ from nas.latency.table import Table, layer_name
 from nas.report.progress import Watch
 from nas.run import Run
 from nas.space import Space
-from nas.study.measuring import measure_front
+from nas.study.measuring import measure_front, measure_places
 
 # Measuring
 
@@ -417,6 +418,54 @@ def test_a_search_for_accuracy_against_latency(tmp_path: Path, sampler: str) -> 
     OPENED.clear()
     measure_front(run, lambda what, done, total: None)
     assert not OPENED, "what was measured is not measured again"
+
+
+@pytest.mark.usefixtures("known", "quiet_optuna")
+def test_networks_of_files_and_of_runs_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = searched(study(tmp_path), tmp_path / "run", tmp_path / "calls")
+    other = next(iter(toy().enumerate()))
+    (tmp_path / "x.yaml").write_text(other.to_yaml())
+    assert cli(["latency", "measure", str(run.folder), str(tmp_path / "x.yaml"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    front, rows = run.front(), found["networks"]
+    assert [row["id"] for row in rows] == [*front["id"], other.id] and found["manifest"]["runtime"] == "fake"
+    assert [row["ms"] for row in rows[:-1]] == pytest.approx(front[LATENCY].tolist(), rel=1e-6)
+    assert [row["predicted_ms"] for row in rows] == [*front[LATENCY], None]
+    assert all(row["low_ms"] < row["ms"] < row["high_ms"] and row["quiet"] == 99 for row in rows)
+    assert cli(["latency", "measure", str(run.folder)]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()[1:]
+    assert header.split() == ["id", "ms", "low_ms", "high_ms", "predicted_ms", "quiet"]
+    assert lines[0].split() == [front["id"][0], *(f"{rows[0][key]:.4f}" for key in header.split()[1:-1]), "99"]
+    elsewhere = measure_places([run.folder], None, 2, lambda what, done, total: None)
+    assert elsewhere["manifest"]["threads"] == 2 and elsewhere["networks"][0]["predicted_ms"] is None
+    second = searched(study(tmp_path, latency={"runtime": "fake", "threads": 2}), tmp_path / "b", tmp_path / "calls")
+    with pytest.raises(InputError, match="--threads is missing: the runs have 1 and 2"):
+        measure_places([run.folder, second.folder], None, None, lambda what, done, total: None)
+
+
+@pytest.mark.usefixtures("known")
+def test_what_cannot_be_measured(tmp_path: Path, home: Path) -> None:
+    def measured(place: Path, runtime: str | None = None) -> None:
+        measure_places([place], runtime, None, lambda what, done, total: None)
+
+    networks = [member for member in toy().enumerate() if grouped(member)]
+    (tmp_path / "x.yaml").write_text(networks[0].to_yaml())
+    with pytest.raises(InputError, match="operator grouped_conv is not there"):
+        measured(tmp_path / "x.yaml", "picky")
+    with pytest.raises(InputError, match="is not a run"):
+        measured(tmp_path / "nowhere")
+    manifest = {"reference": REFERENCE.id, "threads": 1}
+    table = Table(manifest, 2.0, networks={networks[0].id: Timing(3.0, 2.5, 3.5, 9)}, refused={networks[1].id: "why"})
+    (tmp_path / "table.json").write_text(json.dumps(table.to_dict()))
+    import_table(tmp_path / "table.json", "phone")
+    facts = measure_places([tmp_path / "x.yaml"], "phone", None, lambda what, done, total: None)
+    assert facts["networks"][0]["ms"] == 6 and facts["manifest"]["runtime"] == "phone"
+    (tmp_path / "x.yaml").write_text(networks[1].to_yaml())
+    with pytest.raises(InputError, match=rf"x\.yaml: {networks[1].id}: why"):
+        measured(tmp_path / "x.yaml", "phone")
+    (tmp_path / "x.yaml").write_text(networks[2].to_yaml())
+    with pytest.raises(InputError, match="runtime phone: 1 networks were not timed there"):
+        measured(tmp_path / "x.yaml", "phone")
 
 
 @pytest.mark.usefixtures("known", "quiet_optuna")

@@ -219,6 +219,9 @@ timed in turn, so that a busy machine changes little."""
     check = ways.add_parser("validate", help="predict and measure random members that had no part in the calibration")
     check.add_argument("--n", type=positive, default=40, metavar="N", help="members (default 40)")
     check.add_argument("--all", action="store_true", help="measure all layers of the space, not only theirs")
+    time = ways.add_parser("measure", help="measure whole networks: of files, and of the fronts of runs")
+    rule = "an architecture (YAML), or the folder of a run, which says where if --runtime and --threads do not"
+    time.add_argument("places", nargs="+", metavar="PLACE", help=rule)
     write = ways.add_parser("plan", help="write what must be timed on another device: ONNX files and a script")
     write.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     take = ways.add_parser("import", help="keep the table that the script wrote as a runtime by name")
@@ -226,8 +229,10 @@ timed in turn, so that a busy machine changes little."""
     take.add_argument("--name", required=True, metavar="NAME", help="for latency.runtime of a study")
     write.add_argument("space", metavar="SPACE", help="a search space (YAML)")
     check.add_argument("space", metavar="SPACE", help="a search space (YAML)")
-    _add_runtime(check)
-    _add_json(check)
+    for way in (check, time):
+        _add_runtime(way)
+        _add_json(way)
+    time.set_defaults(runtime=None, threads=None)
 
 
 def _add_runtime(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def latency(options: argparse.Namespace) -> None:
-    {"validate": _validate, "plan": _plan, "import": _import}[options.way](options)
+    {"validate": _validate, "measure": _measure, "plan": _plan, "import": _import}[options.way](options)
 
 
 def _validate(options: argparse.Namespace) -> None:
@@ -45,6 +45,15 @@ def _validate(options: argparse.Namespace) -> None:
     bench = Bench(options.runtime, RUNTIMES[options.runtime], options.threads, Watch().progress)
     facts = validate(Space.load(options.space), bench, options.n, options.all)
     print(json.dumps(facts, indent=2) if options.json else validation_text(facts))
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from nas.report.latency import measured_text
+    from nas.report.progress import Watch
+    from nas.study.measuring import measure_places
+
+    facts = measure_places(options.places, options.runtime, options.threads, Watch().progress)
+    print(json.dumps(facts, indent=2) if options.json else measured_text(facts))
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -1,9 +1,15 @@
-"""The members of a front, measured as whole networks where they will run."""
+"""Whole networks, such as the members of a front, measured where they will run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
 from nas.architecture import Architecture
+from nas.config import LatencyConfig
 from nas.files import write_json
+from nas.inputs import InputError
 from nas.latency import Bench, open_source
 from nas.latency.table import Progress
 from nas.run import Run
@@ -27,3 +33,55 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     timings = source.again(new)
     found = {member.id: source.table.ms(timing) for member, timing in zip(new, timings, strict=True)}
     write_json(run.measured_file, known | found)
+
+
+def measure_places(
+    places: Iterable[Path | str], runtime: str | None, threads: int | None, on_progress: Progress
+) -> dict[str, Any]:
+    """Whole networks in ms: of files (YAML), and of the fronts of runs; plain values, with what they were measured on.
+
+    Where `runtime` and `threads` are not given they are those of the runs, else ONNX Runtime and 1. What was measured
+    before is taken from the cache; of a device it is what was timed there. `predicted_ms` is what a run with the same
+    runtime and threads predicts of its members, else None.
+    Raises InputError if a place is neither, a run has nothing yet, the runs say different things, or the runtime cannot
+    run a network.
+    """
+    found = [(str(place), *_members(Path(place))) for place in places]
+    said = {run.config.latency for _, _, run in found if run is not None and run.config.latency is not None}
+    runtime = runtime or _agreed("--runtime", [each.runtime for each in said], LatencyConfig().runtime)
+    threads = threads or _agreed("--threads", [each.threads for each in said], LatencyConfig().threads)
+    source = open_source(runtime, threads, on_progress)
+    table = source.networks({each.id: each for _, members, _ in found for each in members}.values())
+    rows = []
+    for place, members, run in found:
+        latency = None
+        if run is not None and (there := run.config.latency) and (there.runtime, there.threads) == (runtime, threads):
+            latency = run.latency
+        for member in members:
+            if member.id not in table.networks:
+                raise InputError(f"{place}: {member.id}: {table.refused[member.id]}")
+            timing = table.networks[member.id]
+            predicted = latency and latency.predict(member)
+            rows.append(
+                {"id": member.id, "place": place, **table.ms(timing), "quiet": timing.quiet, "predicted_ms": predicted}
+            )
+    reference = {"reference_ms": table.reference_ms, "reference_interval_ms": list(table.reference_interval_ms)}
+    return {"networks": rows, **reference, "manifest": source.manifest}
+
+
+def _members(place: Path) -> tuple[list[Architecture], Run | None]:
+    """The network of a file or of a retraining's folder; or those of a run's front, and the run."""
+    file = place / "architecture.yaml" if (place / "architecture.yaml").is_file() else place
+    if file.suffix in {".yaml", ".yml"}:
+        return [Architecture.load(file)], None
+    run = Run.open(place)
+    front = [Architecture.from_json(text) for text in run.front()["architecture"]]
+    if not front:
+        raise InputError(f"{place}: has no trained candidate yet")
+    return front, run
+
+
+def _agreed(option: str, said: list[Any], default: Any) -> Any:
+    if len(set(said)) > 1:
+        raise InputError(f"{option} is missing: the runs have {' and '.join(sorted(map(str, set(said))))}")
+    return said[0] if said else default
