@@ -18,7 +18,7 @@ from nas.data import DATASETS, DataConfig
 from nas.evaluation import Rung
 from nas.executors import check_executor
 from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
-from nas.latency import LATENCY, check_runtime
+from nas.latency import LATENCY, check_int8, check_runtime
 from nas.samplers import check_sampler
 from nas.space import Space
 from nas.storages import open_database, without_password
@@ -139,11 +139,13 @@ class RetrainConfig(Config):
 class LatencyConfig(Config):
     """Where networks will run: a name of RUNTIMES or of an imported device, and the threads of one inference.
 
-    With it `latency_ms` is a cost, and what the runtime cannot run is not trained.
+    With it `latency_ms` is a cost, and what the runtime cannot run is not trained. With `int8` networks at the last
+    rung are quantised, too: `accuracy_int8` on the validation split, and `latency_int8_ms` of those on the front.
     """
 
     runtime: str = "onnxruntime"
     threads: Annotated[int, Ge(1), Le(256)] = 1
+    int8: bool = False
 
 
 class StudyConfig(Config):
@@ -215,6 +217,8 @@ class StudyConfig(Config):
             raise InputError(f"{where}: {LATENCY} needs to know where: add latency: {{runtime: onnxruntime}}")
         if config.latency is not None:
             check_runtime(config.latency.runtime, f"{where}: latency.runtime")
+            if config.latency.int8:
+                check_int8(config.latency.runtime, f"{where}: latency.runtime")
         if config.data.source not in DATASETS:
             raise refuse(f"{where}: data.source", config.data.source, choices(DATASETS))
         check_sampler(config.sampler.name, config.sampler.options, f"{where}: sampler")
@@ -266,7 +270,8 @@ class StudyConfig(Config):
             "proxy.audit": self.proxy.audit,
             "proxy.seeds": self.proxy.seeds,
             **{f"proxy.recipe.{name}": value for name, value in recipe.items()},
-            "latency": self.latency and self.latency.model_dump(mode="json"),
+            "latency": self.latency and self.latency.model_dump(mode="json", exclude={"int8"}),
+            "latency.int8": self.latency is not None and self.latency.int8,
         }
 
 

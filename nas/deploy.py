@@ -16,6 +16,7 @@ from nas.data import load as load_data
 from nas.data.splits import Images
 from nas.export import EXPORTERS, Card, Format, write_proven
 from nas.export.format import Floats
+from nas.export.int8 import CALIBRATION
 from nas.export.proof import accuracy
 from nas.files import write_json, write_whole
 from nas.inputs import InputError, choices, damaged, refuse
@@ -26,8 +27,6 @@ from nas.network import Network
 from nas.retrain import load
 from nas.run import Run
 
-CALIBRATION = 512
-"""Training images that say how large activations get."""
 IMAGES = 1_000
 """Of the validation split, that a file is compared with PyTorch on; all of them where there are fewer."""
 

@@ -17,9 +17,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from nas.architecture import Architecture
+from nas.augment import Batches
 from nas.data import DataConfig, Splits, load
 from nas.data.splits import Images
+from nas.export.int8 import CALIBRATION
+from nas.export.onnx import int8_predict
+from nas.export.proof import accuracy
 from nas.files import sweep, write_text
 from nas.inputs import InputError, is_out_of_memory
 from nas.network import build
@@ -68,7 +75,8 @@ class Measurement:
 
     `accuracy` and `loss` are means where the candidate was trained from several seeds, `accuracy_std` is then the
     sample standard deviation. `epochs` are all that it has been trained for; `seconds` are this job's wall time;
-    `curve` is of plain values, an epoch of a seed each. All of it goes into the record, as JSON.
+    `curve` is of plain values, an epoch of a seed each. `accuracy_int8` is that of the same networks in int8, where it
+    was asked for. All of it goes into the record, as JSON.
     """
 
     accuracy: float | None = None
@@ -78,6 +86,7 @@ class Measurement:
     seconds: float = 0.0
     failure: str | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
+    accuracy_int8: float | None = None
 
 
 class Evaluator(ABC):
@@ -171,7 +180,8 @@ class ProxyTraining(Evaluator):
     """Short training, scored on the validation split. Candidates of a study share the recipe and the images.
 
     Each is trained from `seeds` seeds, the job's and those that follow it, for weights, order and augmentation, and
-    validated after every `every` epochs, by default at the end of a job alone.
+    validated after every `every` epochs, by default at the end of a job alone. At the rung `int8` they are quantised,
+    too, calibrated on CALIBRATION of the training images.
     """
 
     data: DataConfig
@@ -179,6 +189,7 @@ class ProxyTraining(Evaluator):
     device: str = "cpu"
     seeds: int = 1
     every: int | None = None
+    int8: Rung | None = None
 
     @cached_property
     def splits(self) -> Splits:
@@ -191,7 +202,9 @@ class ProxyTraining(Evaluator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the images: a worker process reads, or maps, them itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in {"splits", "_shares"}}
+        return {
+            name: value for name, value in self.__dict__.items() if name not in {"splits", "_shares", "_calibration"}
+        }
 
     def images(self) -> Splits:
         return self.splits
@@ -210,7 +223,12 @@ class ProxyTraining(Evaluator):
     def evaluate(self, job: Job) -> Measurement:
         """Trains on from the job's checkpoints; one that cannot be used costs a warning and the epochs in it."""
         start = time.perf_counter()
-        curves = {job.seed + index: self._resumed(job, index) for index in range(self.seeds)}
+        curves: dict[int, list[Epoch]] = {}
+        in_int8: list[float] = []
+        for index in range(self.seeds):
+            curves[job.seed + index], network = self._resumed(job, index)
+            if job.rung == self.int8:
+                in_int8.append(self._accuracy_int8(network, job))
         last = [curve[-1] for curve in curves.values()]
         losses = [epoch.validation_loss for epoch in last if epoch.validation_loss is not None]
         accuracies = [epoch.validation_accuracy for epoch in last if epoch.validation_accuracy is not None]
@@ -221,9 +239,25 @@ class ProxyTraining(Evaluator):
             epochs=last[0].epoch,
             seconds=time.perf_counter() - start,
             curve=[{"seed": seed, **asdict(epoch)} for seed, curve in curves.items() for epoch in curve],
+            accuracy_int8=statistics.fmean(in_int8) if in_int8 else None,
         )
 
-    def _resumed(self, job: Job, index: int) -> list[Epoch]:
+    @cached_property
+    def _calibration(self) -> Images:
+        return self.splits.train.some(CALIBRATION)
+
+    def _accuracy_int8(self, network: nn.Module, job: Job) -> float:
+        """Of a trained network, on the validation split."""
+        normalisation = Normalisation(self.splits.mean, self.splits.std)
+        resolution = self._stage(job.rung, job.architecture).resolution
+        calibration, validation = (
+            Batches(images.pixels, images.labels, normalisation, resolution, torch.device("cpu"))
+            for images in (self._calibration, self.splits.validation)
+        )
+        predict = int8_predict(network.cpu(), next(calibration.arrays(CALIBRATION))[0])
+        return accuracy(predict, validation.arrays())
+
+    def _resumed(self, job: Job, index: int) -> tuple[list[Epoch], nn.Module]:
         checkpoint = job.folder / f"checkpoint{index or ''}.pt"
         try:
             return self._train(job, job.seed + index, checkpoint)
@@ -234,10 +268,11 @@ class ProxyTraining(Evaluator):
             checkpoint.unlink()
             return self._train(job, job.seed + index, checkpoint)
 
-    def _train(self, job: Job, seed: int, checkpoint: Path) -> list[Epoch]:
+    def _train(self, job: Job, seed: int, checkpoint: Path) -> tuple[list[Epoch], nn.Module]:
+        network = build(job.architecture, seed)
         *before, last = [self._stage(rung, job.architecture) for rung in turns(job.rungs)]
-        return train(
-            build(job.architecture, seed),
+        curve = train(
+            network,
             last.images,
             self.splits.validation,
             self.recipe,
@@ -250,6 +285,7 @@ class ProxyTraining(Evaluator):
             until=job.rung.epochs,
             every=self.every or job.rung.epochs,
         )
+        return curve, network
 
     def _stage(self, rung: Rung, architecture: Architecture) -> Stage:
         resolution = max(1, round(rung.resolution * architecture.resolution))

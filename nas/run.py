@@ -109,12 +109,14 @@ class Run:
         return self.folder / "measured.json"
 
     def measured(self) -> dict[str, dict[str, float]]:
-        """Whole networks of the front as they were measured, by id: ms, and the interval from low_ms to high_ms."""
+        """Whole networks of the front as they were measured, by id: ms, and the interval from low_ms to high_ms; where
+        the study wants int8 also int8_ms, int8_low_ms and int8_high_ms."""
         if not self.measured_file.is_file():
             return {}
         with damaged(str(self.measured_file), "delete it and run nas search again"):
             data = json.loads(self.measured_file.read_text(encoding="utf-8"))
-            keys = ("ms", "low_ms", "high_ms")
+            times = ("ms", "low_ms", "high_ms")
+            keys = [*times, *(f"int8_{name}" for name in times if self.config.latency and self.config.latency.int8)]
             return {str(name): {key: float(value[key]) for key in keys} for name, value in data.items()}
 
     def space(self, in_channels: int | None = None, classes: int | None = None) -> Space:
@@ -186,13 +188,17 @@ class Run:
         return self.front_of(self.trials())
 
     def front_of(self, trials: pd.DataFrame) -> pd.DataFrame:
-        """The front of this run's trials; where latency is a cost, with `measured_ms` of whole networks beside it."""
+        """The front of this run's trials; where latency is a cost, with `measured_ms` of whole networks beside it, and
+        `latency_int8_ms` where the study wants int8. Both are missing until the search has measured them."""
         front = front_table(trials, self.config.objectives)
         if self.config.latency is None:
             return front
         measured = self.measured()
-        known = [measured.get(name, {}).get("ms") for name in front["id"]]
-        return front.assign(measured_ms=pd.Series(known, index=front.index, dtype="Float64"))
+        columns = {"measured_ms": "ms", **({"latency_int8_ms": "int8_ms"} if self.config.latency.int8 else {})}
+        for name, key in columns.items():
+            known = [measured.get(each, {}).get(key) for each in front["id"]]
+            front = front.assign(**{name: pd.Series(known, index=front.index, dtype="Float64")})
+        return front
 
     def _repr_html_(self) -> str:
         """For notebooks: the front, the numbers that matter."""

@@ -21,27 +21,29 @@ from nas.latency import LATENCY
 
 
 def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
-    """One row per proposal, its columns those of `_KINDS`, `latency_ms` only where it is a cost.
+    """One row per proposal, its columns those of `_KINDS`; those of OPTIONAL only where there are such values.
 
     `outcome` is trained, cut, failed, over budget, impossible, repeated, confirmation, interrupted, running or waiting;
     `reason` says why it was not trained (on). `accuracy` is a fraction of the validation split, at the last rung: the
     mean of `measurements` from as many seeds, those of confirmations among them, `accuracy_std` their sample standard
-    deviation; it is NaN, and a cost is missing, where there is none. `rung` (from 1) is the highest that is measured,
-    `audited_at` the last from which it went on for the audit alone; a confirmation has neither, but `confirms`, the
-    number of the candidate. `epochs` and `seconds` are of training; `rungs` and `architecture` are JSON.
+    deviation; it is NaN, and a cost is missing, where there is none; `accuracy_int8` is the mean of the same networks
+    in int8. `rung` (from 1) is the highest that is measured, `audited_at` the last from which it went on for the audit
+    alone; a confirmation has neither, but `confirms`, the number of the candidate. `epochs` and `seconds` are of
+    training; `rungs` and `architecture` are JSON.
     """
-    again: dict[int, list[float]] = {}
+    again: dict[int, list[dict[str, Any]]] = {}
     rows = []
     for trial in trials:
         with damaged(f"trial {trial.number} on record"):
             if "confirms" in trial.user_attrs and trial.user_attrs.get("outcome") == "confirmation":
-                again.setdefault(trial.user_attrs["confirms"][0], []).extend(_accuracies(trial.user_attrs["rungs"][-1]))
+                again.setdefault(trial.user_attrs["confirms"][0], []).append(trial.user_attrs["rungs"][-1])
     for trial in trials:
         with damaged(f"trial {trial.number} on record"):
             rows.append(_row(trial, again.get(trial.number, [])))
     kinds = dict(_KINDS)
-    if not any(LATENCY in row for row in rows):
-        del kinds[LATENCY]
+    for name in OPTIONAL:
+        if all(row[name] is None for row in rows):
+            del kinds[name]
     with damaged("the record"):
         return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
 
@@ -66,12 +68,14 @@ def _accuracies(rung: dict[str, Any]) -> list[float]:
     return list(last.values()) or [rung["accuracy"]]
 
 
+OPTIONAL = (LATENCY, "accuracy_int8")
 _KINDS = {
     "number": "int64",
     "id": "str",
     "outcome": "str",
     "accuracy": "float64",
     "accuracy_std": "float64",
+    "accuracy_int8": "Float64",
     "measurements": "int64",
     "rung": "Int64",
     "audited_at": "Int64",
@@ -87,14 +91,16 @@ _KINDS = {
 }
 
 
-def _row(trial: FrozenTrial, again: list[float]) -> dict[str, Any]:
+def _row(trial: FrozenTrial, again: list[dict[str, Any]]) -> dict[str, Any]:
+    """`again`: the confirmations of it."""
     attrs = trial.user_attrs
     candidate, rungs = attrs.get("candidate", {}), attrs.get("rungs", [])
     outcome = attrs.get("outcome", "waiting" if trial.state == TrialState.WAITING else "running")
     architecture = candidate.get("architecture")
     last = rungs[-1] if rungs else {}
-    measured = outcome in {"trained", "confirmation"}
-    accuracies = [*_accuracies(last), *again] if measured else []
+    measured = [last, *again] if outcome in {"trained", "confirmation"} else []
+    accuracies = [accuracy for each in measured for accuracy in _accuracies(each)]
+    in_int8 = [each["accuracy_int8"] for each in measured if each.get("accuracy_int8") is not None]
     if "confirms" in attrs and outcome in {"trained", "cut"}:
         raise ValueError(f"a confirmation was {outcome}")
     known = candidate.get("costs", {})
@@ -106,12 +112,12 @@ def _row(trial: FrozenTrial, again: list[float]) -> dict[str, Any]:
         "outcome": outcome,
         "accuracy": statistics.fmean(accuracies) if accuracies else None,
         "accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        "accuracy_int8": statistics.fmean(in_int8) if in_int8 else None,
         "measurements": len(accuracies),
         "rung": None if "confirms" in attrs else len(rungs),
         "audited_at": attrs.get("audited_at"),
         "confirms": attrs["confirms"][0] if "confirms" in attrs else None,
-        **{name: known.get(name) for name in COSTS},
-        **({LATENCY: known[LATENCY]} if LATENCY in known else {}),
+        **{name: known.get(name) for name in (*COSTS, LATENCY)},
         "reason": attrs.get("reason", ""),
         "epochs": last.get("epochs", 0),
         "seconds": float(sum(rung["seconds"] for rung in rungs)),

@@ -340,6 +340,22 @@ def test_a_checkpoint_that_the_memory_does_not_hold_is_not_damaged(
         raise RuntimeError(NO_MEMORY)
 
 
+def test_networks_of_the_last_rung_are_scored_in_int8(tmp_path: Path) -> None:
+    """The weights that were validated, of every seed; a job that is taken up scores the same."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    rungs = (Rung(1, 0.5), Rung(4))
+    evaluator = ProxyTraining(DIGITS.data, Recipe(epochs=4, batch_size=64, lr=0.1, ema=0.9), seeds=2, int8=rungs[-1])
+    one = replace(job(tmp_path), rungs=rungs[:1])
+    top = replace(one, rungs=rungs)
+    assert measure(evaluator, one).accuracy_int8 is None
+    found = measure(evaluator, top)
+    assert found.failure is None and found.accuracy is not None and found.accuracy_int8 is not None
+    assert found.accuracy > 0.3 and abs(found.accuracy - found.accuracy_int8) < 0.05, "not the weights of the start"
+    assert evaluator.__getstate__().keys() == replace(evaluator).__dict__.keys(), "images do not travel"
+    again = measure(replace(evaluator), top)
+    assert again.accuracy_int8 == found.accuracy_int8 != again.accuracy
+
+
 def test_divergence_is_a_failure_with_a_reason(tmp_path: Path) -> None:
     wild = ProxyTraining(DIGITS.data, Recipe(epochs=1, batch_size=256, lr=1e30))
     measurement = measure(wild, job(tmp_path))

@@ -9,12 +9,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fakes
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -23,6 +25,9 @@ from nas.architecture import Layer, Stage
 from nas.census import Feasible
 from nas.cli import main as cli
 from nas.config import StudyConfig
+from nas.evaluation import Job, Measurement
+from nas.export.int8 import quantised
+from nas.export.model import make_model
 from nas.inputs import InputError, parse_yaml
 from nas.latency import (
     LATENCY,
@@ -40,7 +45,8 @@ from nas.latency import measure as measuring
 from nas.latency.measure import Effort, Sample, Timing, Timings, measure, quartile_ranks, settle
 from nas.latency.predict import distinct_layers, members
 from nas.latency.probe import REFERENCE, framed, whole
-from nas.latency.table import Table, layer_name
+from nas.latency.table import Table, layer_name, manifest
+from nas.report.facts import report_facts
 from nas.report.progress import Watch
 from nas.run import Run
 from nas.space import Space
@@ -217,6 +223,13 @@ def opened(module: nn.Module, shape: Any, threads: int) -> Known:
     return Known(module)
 
 
+def halved(module: nn.Module, shape: Any, threads: int) -> Known:
+    """As `opened` in int8: twice as fast, but for what every network takes."""
+    known = Known(module)
+    known.seconds = (known.seconds + 2e-5) / 2
+    return known
+
+
 def no_groups(module: nn.Module, shape: Any, threads: int) -> Known:
     """A runtime without grouped convolutions, but for depthwise ones."""
     for each in module.modules():
@@ -233,7 +246,8 @@ def looked_up(models: Sequence[Known], reference: Known, effort: Effort, one_thr
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Runtimes `fake` and `picky`, and a cache of one's own."""
-    monkeypatch.setitem(RUNTIMES, "fake", Runtime(("torch",), lambda: None, True, opened))
+    int8 = Runtime(("torch",), lambda: None, True, halved, precision="int8")
+    monkeypatch.setitem(RUNTIMES, "fake", Runtime(("torch",), lambda: None, True, opened, int8=int8))
     monkeypatch.setitem(RUNTIMES, "picky", Runtime(("torch",), lambda: None, True, no_groups))
     monkeypatch.setattr("nas.latency.table.measure", looked_up)
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
@@ -390,11 +404,11 @@ def study(tmp_path: Path, **changes: Any) -> Path:
     return fakes.write_study(tmp_path, **{**latency, **changes})
 
 
-def searched(file: Path, folder: Path, calls: Path) -> Run:
+def searched(file: Path, folder: Path, calls: Path, kind: type[fakes.Tabular] = fakes.Tabular) -> Run:
     run = Run.create(folder, StudyConfig.load(file))
     if not run.latency_file.exists():
         run.latency_file.write_text(json.dumps(latency_of(toy(), bench(run.config.latency.runtime)).to_dict()))
-    return fakes.search(file, folder, fakes.Tabular(calls))
+    return fakes.search(file, folder, kind(calls))
 
 
 @pytest.mark.usefixtures("known", "quiet_optuna")
@@ -418,6 +432,77 @@ def test_a_search_for_accuracy_against_latency(tmp_path: Path, sampler: str) -> 
     OPENED.clear()
     measure_front(run, lambda what, done, total: None)
     assert not OPENED, "what was measured is not measured again"
+
+
+# In int8
+
+
+class InInt8(fakes.Tabular):
+    """At the last rung networks are a little worse in int8."""
+
+    def evaluate(self, job: Job) -> Measurement:
+        found = super().evaluate(job)
+        assert found.accuracy is not None
+        return replace(found, accuracy_int8=found.accuracy - 0.01) if job.rung.epochs == 3 else found
+
+
+@pytest.mark.usefixtures("known", "quiet_optuna")
+def test_a_front_in_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = study(tmp_path, latency={"runtime": "fake", "int8": True}, proxy={"rungs": [1, 3], "confirm": 1}, trials=12)
+    run = searched(file, tmp_path / "run", tmp_path / "calls", InInt8)
+    trials, front = run.trials(), run.front()
+    trained, cut = (trials[trials["outcome"] == outcome] for outcome in ("trained", "cut"))
+    assert np.allclose(trained["accuracy_int8"].to_numpy(float), trained["accuracy"] - 0.01)
+    assert len(cut) and cut["accuracy_int8"].isna().all() and front["latency_int8_ms"].isna().all()
+    measure_front(run, lambda what, done, total: None)
+    front = run.front()
+    known = {member.id: member for member in toy().enumerate()}
+    truth = [1e3 * halved(whole(known[each])[0], None, 1).seconds for each in front["id"]]
+    assert front["latency_int8_ms"].to_numpy(float) == pytest.approx(truth)
+    assert (front["latency_int8_ms"] < front["measured_ms"]).all()
+    assert cli(["front", str(run.folder)]) == 0
+    assert {"accuracy_int8", "latency_int8_ms"} <= set(capsys.readouterr().out.splitlines()[0].split())
+    table = report_facts(run)["table"]
+    shown = {number: (a, b) for number, a, b in zip(*(table[x] for x in SHOWN_IN_INT8), strict=True)}
+    for number, accuracy, time in zip(*(front[name] for name in SHOWN_IN_INT8), strict=True):
+        assert shown[number] == pytest.approx((accuracy, time), abs=1e-5)
+    assert sum(time is not None for _, time in shown.values()) == len(front)
+
+
+SHOWN_IN_INT8 = ("number", "accuracy_int8", "latency_int8_ms")
+
+
+@pytest.mark.usefixtures("known", "quiet_optuna")
+def test_without_int8_there_are_no_such_columns(tmp_path: Path) -> None:
+    run = searched(study(tmp_path), tmp_path / "run", tmp_path / "calls")
+    columns = {*run.front(), *run.trials(), *report_facts(run)["table"]}
+    assert not {"accuracy_int8", "latency_int8_ms"} & columns
+
+
+def test_runtimes_without_int8_are_refused(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, latency={"runtime": "eager", "int8": True})
+    with pytest.raises(InputError, match=r"latency\.runtime is 'eager', but must be for int8 one of: onnxruntime"):
+        StudyConfig.load(file)
+
+
+def test_a_record_from_before_int8_is_of_the_same_study(tmp_path: Path) -> None:
+    """A claim in a database has no key of it; that of `latency` is as it was."""
+    fixed = StudyConfig.load(fakes.write_study(tmp_path, latency={"runtime": "onnxruntime"})).fixed()
+    assert fixed["latency"] == {"runtime": "onnxruntime", "threads": 1} and fixed["latency.int8"] is False
+
+
+def test_networks_run_in_int8() -> None:
+    """What is timed has whole numbers in it, and its own name on record."""
+    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+    runtime = RUNTIMES["onnxruntime"].int8
+    assert runtime is not None and manifest("onnxruntime", runtime, 1)["precision"] == "int8"
+    logits = runtime.open(*whole(REFERENCE), 1)()
+    assert isinstance(logits, list) and logits[0].shape == (1, 10) and np.isfinite(logits[0]).all()
+    module, shape = whole(REFERENCE)
+    model = make_model(module.eval(), torch.empty(1, *shape, device="meta"), {})
+    found = onnx.load_from_string(quantised(model, np.zeros((2, *shape), np.float32)))
+    kinds = {weight.data_type for weight in found.graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds and "DequantizeLinear" in {node.op_type for node in found.graph.node}
 
 
 @pytest.mark.usefixtures("known", "quiet_optuna")

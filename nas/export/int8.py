@@ -18,6 +18,8 @@ from nas.export.format import Floats
 from nas.export.model import INPUT
 
 _BATCH = 64
+CALIBRATION = 512
+"""Training images that say how large activations get."""
 
 
 def quantise(source: Path, calibration: Floats, target: Path) -> None:
@@ -46,6 +48,15 @@ def quantise(source: Path, calibration: Floats, target: Path) -> None:
     texts = {entry.key: entry.value for entry in onnx.load(str(source)).metadata_props}
     onnx.helper.set_model_props(model, {**texts, "precision": "int8"})
     target.write_bytes(model.SerializeToString())
+
+
+def quantised(model: Any, calibration: Floats) -> bytes:
+    """An onnx.ModelProto in memory as int8, see `quantise`."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        source.write_bytes(model.SerializeToString())
+        quantise(source, calibration, target)
+        return target.read_bytes()
 
 
 def _reader(images: Floats) -> Any:

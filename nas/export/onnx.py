@@ -10,7 +10,7 @@ from torch import nn
 
 from nas.export.format import Card, Floats, Format, Predict
 from nas.export.graph import Unsupported
-from nas.export.int8 import quantise
+from nas.export.int8 import quantise, quantised
 from nas.export.model import INPUT, make_model
 from nas.inputs import InputError
 
@@ -45,8 +45,18 @@ def _write(network: nn.Module, card: Card, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+def int8_predict(network: nn.Module, calibration: Floats) -> Predict:
+    """A network in evaluation mode, on the CPU, as int8, without a file; see `nas.export.int8.quantise`."""
+    model = make_model(network, torch.zeros(1, *calibration.shape[1:]), {}, checked=False)
+    return _predict(quantised(model, calibration))
+
+
 def _load(path: Path) -> Predict:
-    session = open_session(str(path), threads=1)
+    return _predict(str(path))
+
+
+def _predict(model: str | bytes) -> Predict:
+    session = open_session(model, threads=1)
 
     def predict(images: Floats) -> Floats:
         found: Floats = session.run(None, {INPUT: images})[0]

@@ -3,7 +3,7 @@
 from nas.latency.device import Device, plan
 from nas.latency.predict import LATENCY, Latency, latency_of
 from nas.latency.runtime import Runtime
-from nas.latency.runtimes import RUNTIMES, check_runtime, import_table, open_source
+from nas.latency.runtimes import RUNTIMES, check_int8, check_runtime, import_table, open_source
 from nas.latency.table import Bench, Table
 from nas.latency.validate import validate
 
@@ -15,6 +15,7 @@ __all__ = [
     "Latency",
     "Runtime",
     "Table",
+    "check_int8",
     "check_runtime",
     "import_table",
     "latency_of",

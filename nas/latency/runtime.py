@@ -24,3 +24,6 @@ class Runtime:
     on_caller: bool
     """Whether a run with one thread is all in the thread that calls it."""
     open: Callable[[nn.Module, tuple[int, int, int], int], RunOnce]
+    precision: str = "float32"
+    int8: Runtime | None = None
+    """The same with networks in 8-bit whole numbers, where that is to be had."""

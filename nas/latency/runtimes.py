@@ -25,6 +25,13 @@ def check_runtime(name: str, where: str) -> None:
         raise refuse(where, name, choices([*RUNTIMES, *device_names()]))
 
 
+def check_int8(name: str, where: str) -> None:
+    """Raises InputError for a runtime that has no int8."""
+    with_int8 = [each for each, runtime in RUNTIMES.items() if runtime.int8 is not None]
+    if name not in with_int8:
+        raise refuse(where, name, f"for int8 {choices(with_int8)}")
+
+
 def open_source(name: str, threads: int, on_progress: Progress) -> Bench | Device:
     """Where latencies come from: this machine, or the table of a device. Raises InputError if it is not there."""
     check_runtime(name, "runtime")

@@ -224,7 +224,7 @@ def manifest(name: str, runtime: Runtime, threads: int) -> dict[str, Any]:
         "runtime": name,
         "threads": threads,
         "batch": 1,
-        "precision": "float32",
+        "precision": runtime.precision,
         "packages": {package: version(package) for package in runtime.packages},
         "reference": REFERENCE.id,
         "hardware": hardware(),

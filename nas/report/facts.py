@@ -27,7 +27,7 @@ from nas.report.importance import importances, in_common, plain_trials
 from nas.run import Run
 from nas.space import Space
 from nas.storages import without_password
-from nas.tables import front_table, trials_table
+from nas.tables import trials_table
 
 SHOWN = ("trained", "cut", "failed", "running", "over budget")
 """The outcomes of proposals that are networks of their own: they have a row."""
@@ -53,7 +53,7 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     """
     trials, sittings = run.record()
     every = trials_table(trials)
-    front = front_table(every, run.config.objectives)
+    front = run.front_of(every)
     shown = every["outcome"].isin(SHOWN) & (every["architecture"] != "") & every["confirms"].isna()
     table = every[shown].reset_index(drop=True)
     architectures = [Architecture.from_json(text) for text in table["architecture"]]
@@ -64,7 +64,7 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     maximise = [name == "accuracy" for name in run.config.objectives]
     plain = plain_trials(trained)
     latency = run.latency if run.latency_file.is_file() else None
-    columns = _table(table, architectures, rows, set(front["number"]))
+    columns = _table(table, architectures, rows, front)
     published = _references(run, references, architectures, rows)  # what may be refused comes before what takes time
     return {
         "study": _study(run),
@@ -168,13 +168,14 @@ class _Rows:
 
 
 def _table(
-    table: pd.DataFrame, architectures: Sequence[Architecture], rows: _Rows, front: set[int]
+    table: pd.DataFrame, architectures: Sequence[Architecture], rows: _Rows, front: pd.DataFrame
 ) -> dict[str, list[Any]]:
+    members = set(front["number"])
     rungs = [json.loads(text) for text in table["rungs"]]
     last = [each[-1]["accuracy"] if each else None for each in rungs]
     accuracy = [own if own == own else seen for own, seen in zip(table["accuracy"], last, strict=True)]
     epochs = [
-        _train_curve(each[-1]) if number in front and each else []
+        _train_curve(each[-1]) if number in members and each else []
         for number, each in zip(table["number"], rungs, strict=True)
     ]
     return {
@@ -187,12 +188,19 @@ def _table(
         "measurements": table["measurements"].tolist(),
         "rung": table["rung"].tolist(),
         **{name: [int(value) if pd.notna(value) else None for value in table[name]] for name in COSTS},
-        **({LATENCY: [_number(value) for value in table[LATENCY].to_numpy(float)]} if LATENCY in table else {}),
+        **{name: _numbers(table[name].to_numpy(float)) for name in (LATENCY, "accuracy_int8") if name in table},
+        **{name: _of_front(table, front, name) for name in ("measured_ms", "latency_int8_ms") if name in front},
         "seconds": [round(value, 1) for value in table["seconds"]],
         "stages": [rows.of(architecture) for architecture in architectures],
         "curve": [[[rung["epochs"], _number(rung["accuracy"])] for rung in each] for each in rungs],
         "epochs": epochs,
     }
+
+
+def _of_front(table: pd.DataFrame, front: pd.DataFrame, name: str) -> list[float | None]:
+    """A column of the front as one of the table, in which others have none."""
+    known = dict(zip(front["number"], front[name].to_numpy(float), strict=True))
+    return _numbers(known.get(number) for number in table["number"])
 
 
 def _train_curve(rung: Mapping[str, Any]) -> list[list[float]]:

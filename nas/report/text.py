@@ -13,6 +13,8 @@ from nas.costs import COSTS
 if TYPE_CHECKING:
     import pandas as pd
 
+OPTIONAL = ("accuracy_int8", "measured_ms", "latency_int8_ms")
+"""Columns that are shown where a front has them."""
 LEAST_WIDTH = 60
 """Columns for the stages beside the numbers; where there are fewer, they stand under them."""
 
@@ -37,7 +39,7 @@ def columns_text(front: pd.DataFrame, columns: Sequence[str]) -> str:
 
 def _cell(name: str, value: Any) -> str:
     if value is None or str(value) in {"nan", "<NA>"}:
-        return "not yet" if name == "measured_ms" else ""
+        return "not yet" if name in ("measured_ms", "latency_int8_ms") else ""
     if name in COSTS:
         return f"{value:,.0f}"
     if isinstance(value, float):
@@ -70,7 +72,7 @@ def receipt_text(receipt: Mapping[str, Any]) -> str:
 def front_view(front: pd.DataFrame, objectives: list[str]) -> tuple[pd.DataFrame, str]:
     """What is shown of a front, every cell a text; and what all its networks share, which `stages` leaves out."""
     names = list(dict.fromkeys(["accuracy", "params", "macs", *objectives]))
-    names += ["measured_ms"] if "measured_ms" in front else []
+    names += [name for name in OPTIONAL if name in front]
     view = front[["id", *names]].copy()
     view.insert(0, "", ["knee" if knee else "" for knee in front["knee"]])
     if (front["measurements"] > 1).any():

@@ -14,8 +14,8 @@ from nas.inputs import choices, quantity, refuse
 from nas.latency import LATENCY
 
 COLUMNS = [
-    *"id accuracy accuracy_std measurements".split(),
-    *(*COSTS, LATENCY, "measured_ms"),
+    *"id accuracy accuracy_std accuracy_int8 measurements".split(),
+    *(*COSTS, LATENCY, "measured_ms", "latency_int8_ms"),
     *"number rung epochs seconds knee stages".split(),
 ]
 _SIGNS: dict[str, Callable[[Any, Any], Any]] = {

@@ -18,7 +18,8 @@ from nas.run import Run
 def measure_front(run: Run, on_progress: Progress) -> None:
     """Writes measured.json: the whole networks of the front, those that were measured before as they are.
 
-    On another device nothing can be measured from here: then it writes nothing.
+    Where the study wants int8, their times in it, too, with int8_ in front of their names. On another device nothing
+    can be measured from here: then it writes nothing.
     """
     assert run.config.latency is not None
     front, known = run.front(), run.measured()
@@ -32,6 +33,11 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     on_progress("members of the front", 0, len(new))
     timings = source.again(new)
     found = {member.id: source.table.ms(timing) for member, timing in zip(new, timings, strict=True)}
+    if run.config.latency.int8 and (runtime := source.runtime.int8) is not None:
+        bench = Bench(run.config.latency.runtime, runtime, run.config.latency.threads, on_progress)
+        on_progress("members of the front in int8", 0, len(new))
+        for member, timing in zip(new, bench.again(new), strict=True):
+            found[member.id] |= {f"int8_{name}": value for name, value in bench.table.ms(timing).items()}
     write_json(run.measured_file, known | found)
 
 

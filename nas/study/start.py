@@ -45,7 +45,9 @@ def search(
     config = StudyConfig.load(study_file, overrides)
     elsewhere = "cuda" if config.executor.options.get("gpus") else None  # this machine need not have one
     device = config.device or elsewhere or str(pick_device())
-    evaluator = ProxyTraining(config.data, config.proxy_recipe(str(study_file)), device, config.proxy.seeds)
+    recipe, top = config.proxy_recipe(str(study_file)), config.proxy.ladder()[-1]
+    int8 = top if config.latency is not None and config.latency.int8 else None
+    evaluator = ProxyTraining(config.data, recipe, device, config.proxy.seeds, int8=int8)
     splits = evaluator.splits
     space = config.load_space(splits.shape[0], len(splits.classes))
     _check_rungs(config, space, str(study_file))

@@ -73,6 +73,7 @@ const LABELS = {
   accuracy: "validation accuracy", error: "validation error", params: "parameters", macs: "MACs", flops: "FLOPs",
   peak_memory_bytes: "peak memory, float32 (bytes)", peak_memory_int8_bytes: "peak memory, int8 (bytes)",
   block_memory_bytes: "memory, block by block (bytes)", seconds: "seconds of training", latency_ms: "latency (ms)",
+  measured_ms: "measured (ms)", accuracy_int8: "accuracy, int8", latency_int8_ms: "latency, int8 (ms)",
 };
 const BRIEF = { ...LABELS, accuracy: "accuracy", params: "params", peak_memory_bytes: "peak memory", peak_memory_int8_bytes: "peak, int8",
   block_memory_bytes: "block memory", seconds: "trained for" };
