@@ -265,7 +265,7 @@ def predicted(timed: Run, tmp_path: Path) -> Run:
     run, trials = Run.open(tmp_path / timed.folder.name), timed.trials()
     layers = {layer for text in trials["architecture"] for layer in Architecture.from_json(text).layers}
     shares = {layer_name(layer): layer.out_channels / 1000 for layer in layers}
-    write_json(run.latency_file, asdict(Latency({"runtime": "eager"}, 1.0, shares, {}, {"mape": 0.0})))
+    write_json(run.latency_file, asdict(Latency({"runtime": "eager"}, shares, {}, {"mape": 0.0})))
     front = timed.front()
     times = {id_: value * 1.1 for id_, value in zip(front["id"], front["latency_ms"], strict=True)}
     write_json(run.measured_file, {id_: {"ms": x, "low_ms": 0.9 * x, "high_ms": 1.2 * x} for id_, x in times.items()})
@@ -465,6 +465,8 @@ def test_a_page_of_milliseconds(browser: Any, timed: Run, tmp_path: Path) -> Non
     page.select_option("#x", "latency_ms")
     assert page.evaluate("document.getElementById('front').layout.shapes.map(each => each.x0)") == [0.2]
     page.select_option("#which", "all")
+    heads = page.inner_text("#table thead")
+    assert "measured (ms)" in heads and "int8" not in heads, "columns that this run has"
     page.fill("#where", "latency_ms < 0.06")
     fast = [place for place, value in enumerate(times) if value < 0.06]
     assert page.locator("#table tbody tr").count() == len(fast) and 0 < len(fast) < len(times)

@@ -24,6 +24,7 @@ from nas.machine import hardware, versions
 from nas.pareto import hypervolumes
 from nas.report.growth import measured, reference, rises
 from nas.report.importance import importances, in_common, plain_trials
+from nas.report.text import OPTIONAL
 from nas.run import Run
 from nas.space import Space
 from nas.storages import without_password
@@ -55,7 +56,8 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     every = trials_table(trials)
     front = run.front_of(every)
     shown = every["outcome"].isin(SHOWN) & (every["architecture"] != "") & every["confirms"].isna()
-    table = every[shown].reset_index(drop=True)
+    of_front = front[["number", *(name for name in OPTIONAL if name in front and name not in every)]]
+    table = every[shown].merge(of_front, on="number", how="left")
     architectures = [Architecture.from_json(text) for text in table["architecture"]]
     rows = _Rows()
     places = {number: place for place, number in enumerate(table["number"])}
@@ -64,7 +66,7 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     maximise = [name == "accuracy" for name in run.config.objectives]
     plain = plain_trials(trained)
     latency = run.latency if run.latency_file.is_file() else None
-    columns = _table(table, architectures, rows, front)
+    columns = _table(table, architectures, rows, set(front["number"]))
     published = _references(run, references, architectures, rows)  # what may be refused comes before what takes time
     return {
         "study": _study(run),
@@ -82,7 +84,7 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
         "retrained": _retrained(run),
         "measured": _measured(run, set(table["id"])),
         "trust": _trust(run),
-        "environment": _environment(),
+        "environment": {**versions(), **hardware()},
         "commands": _commands(run),
         "rows": rows.rows,  # after all that adds to them
         "layers": rows.costs(latency),
@@ -168,14 +170,13 @@ class _Rows:
 
 
 def _table(
-    table: pd.DataFrame, architectures: Sequence[Architecture], rows: _Rows, front: pd.DataFrame
+    table: pd.DataFrame, architectures: Sequence[Architecture], rows: _Rows, front: set[int]
 ) -> dict[str, list[Any]]:
-    members = set(front["number"])
     rungs = [json.loads(text) for text in table["rungs"]]
     last = [each[-1]["accuracy"] if each else None for each in rungs]
     accuracy = [own if own == own else seen for own, seen in zip(table["accuracy"], last, strict=True)]
     epochs = [
-        _train_curve(each[-1]) if number in members and each else []
+        _train_curve(each[-1]) if number in front and each else []
         for number, each in zip(table["number"], rungs, strict=True)
     ]
     return {
@@ -188,19 +189,12 @@ def _table(
         "measurements": table["measurements"].tolist(),
         "rung": table["rung"].tolist(),
         **{name: [int(value) if pd.notna(value) else None for value in table[name]] for name in COSTS},
-        **{name: _numbers(table[name].to_numpy(float)) for name in (LATENCY, "accuracy_int8") if name in table},
-        **{name: _of_front(table, front, name) for name in ("measured_ms", "latency_int8_ms") if name in front},
+        **{name: _numbers(table[name].to_numpy(float)) for name in (LATENCY, *OPTIONAL) if name in table},
         "seconds": [round(value, 1) for value in table["seconds"]],
         "stages": [rows.of(architecture) for architecture in architectures],
         "curve": [[[rung["epochs"], _number(rung["accuracy"])] for rung in each] for each in rungs],
         "epochs": epochs,
     }
-
-
-def _of_front(table: pd.DataFrame, front: pd.DataFrame, name: str) -> list[float | None]:
-    """A column of the front as one of the table, in which others have none."""
-    known = dict(zip(front["number"], front[name].to_numpy(float), strict=True))
-    return _numbers(known.get(number) for number in table["number"])
 
 
 def _train_curve(rung: Mapping[str, Any]) -> list[list[float]]:
@@ -294,10 +288,6 @@ def _read(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file}: is not valid JSON: {error}") from None
-
-
-def _environment() -> dict[str, Any]:
-    return {**versions(), **hardware()}
 
 
 def _commands(run: Run) -> dict[str, str]:

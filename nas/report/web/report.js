@@ -303,13 +303,13 @@ function picture(name, rows) {
 
 // The table
 
-const MORE = ["measured_ms", "accuracy_int8", "latency_int8_ms"].filter((name) => T[name]);
+const more = () => ["measured_ms", "accuracy_int8", "latency_int8_ms"].filter((name) => T[name]);
 let sorted = { by: null, down: false }, shown = PAGE, test = () => true;
 
 function columns() {
   const rungs = D.study.rungs.length > 1;
   const named = ["params", "macs", "peak_memory_bytes", ...objectives(), ...Object.keys(D.study.budget)];
-  return ["id", "outcome", "accuracy", ...COSTS.filter((name) => $("every").checked || named.includes(name)), ...MORE, ...(rungs ? ["rung"] : []), "seconds", ...(tested.size ? ["test accuracy"] : []), "stages"];
+  return ["id", "outcome", "accuracy", ...COSTS.filter((name) => $("every").checked || named.includes(name)), ...more(), ...(rungs ? ["rung"] : []), "seconds", ...(tested.size ? ["test accuracy"] : []), "stages"];
 }
 const cellValue = (name, i) => (name === "test accuracy" ? tested.get(T.id[i]) ?? null : name === "outcome" ? state(i) : T[name][i]);
 
@@ -345,7 +345,7 @@ function markSorted() {
 function filter() {
   const text = $("where").value.trim();
   try {
-    test = text ? condition(text, ["id", "outcome", "accuracy", "rung", "seconds", "number", "measurements", ...COSTS, ...MORE]) : () => true;
+    test = text ? condition(text, ["id", "outcome", "accuracy", "rung", "seconds", "number", "measurements", ...COSTS, ...more()]) : () => true;
     $("where").removeAttribute("aria-invalid");
     drawRows();
   } catch (error) {
