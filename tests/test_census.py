@@ -276,8 +276,10 @@ def test_layers_are_traced_once_and_remembered(monkeypatch: pytest.MonkeyPatch, 
     own = type("Own", (BLOCKS["conv"],), {})
     own.__module__ = __name__
     monkeypatch.setitem(BLOCKS, "own", own)
-    layer_costs(layers[:2])
+    layer_costs([*layers, Layer("own", 8, 16, 1, 6)])
     assert not (tmp_path / "other").exists()
+    layer_costs(layers)
+    assert (tmp_path / "other").exists(), "what has none of them is kept all the same"
 
 
 def test_a_space_of_too_many_layers_is_drawn_from_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def layer_costs(layers: Iterable[Layer]) -> dict[Layer, tuple[int, ...]]:
     needed = set(plain.values())
     if len(needed) > MOST_LAYERS:
         raise TooManyLayers(f"{len(needed):,} distinct layers")
-    file = _file()
+    file = _file({layer.block for layer in needed})
     kept = _read(file) if file else {}
     names = {layer: _name(layer) for layer in needed}
     # In a fixed order: a set of layers has another in every process.
@@ -85,14 +85,15 @@ def _name(layer: Layer) -> str:
     )
 
 
-def _file() -> Path | None:
-    """Where costs are kept: in a file for this very code and torch. None where that cannot be told from the files."""
-    code = _fingerprint(tuple(BLOCKS.items()), tuple(COSTS.items()))
+def _file(blocks: Iterable[str]) -> Path | None:
+    """Where costs of these blocks are kept: in a file for this very code and torch. None where the package's files do
+    not tell."""
+    code = _fingerprint(tuple(BLOCKS[name] for name in sorted(blocks)), tuple(COSTS.items()))
     return cache_folder() / f"costs-{code}.json" if code else None
 
 
 @cache
-def _fingerprint(blocks: tuple[tuple[str, type], ...], costs: tuple[tuple[str, object], ...]) -> str | None:
+def _fingerprint(blocks: tuple[type, ...], costs: tuple[tuple[str, object], ...]) -> str | None:
     """Of the code that says what a layer costs; None if some of it is not in the files of this package."""
     package = Path(__file__).parents[1]
     files = [
@@ -100,7 +101,7 @@ def _fingerprint(blocks: tuple[tuple[str, type], ...], costs: tuple[tuple[str, o
         *package.glob("costs/*.py"),
         *(package / f"{name}.py" for name in ("trace", "meta", "architecture")),
     ]
-    return code_digest(files, [block for _, block in blocks], str(torch.__version__), [name for name, _ in costs])
+    return code_digest(files, blocks, str(torch.__version__), [name for name, _ in costs])
 
 
 def _read(file: Path) -> dict[str, list[int]]:
