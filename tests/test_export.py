@@ -30,7 +30,8 @@ from nas.network import build
 from nas.space import Space
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
-FORMATS = [*EXPORTERS]
+# Lowering takes ExecuTorch seconds a network.
+FORMATS = [pytest.param(name, marks=[pytest.mark.slow] if name == "executorch" else []) for name in EXPORTERS]
 
 # (block, in_channels, out_channels, stride, options): every way through every block's forward.
 PLACES: list[tuple[str, int, int, int, dict[str, Any]]] = [
@@ -110,6 +111,8 @@ def test_every_block_is_what_pytorch_says(form: Format, place: Any, tmp_path: Pa
 
 @pytest.mark.parametrize("space", sorted(SPACES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_members_of_every_space(form: Format, space: Path, tmp_path: Path) -> None:
+    if form is EXPORTERS["executorch"] and space.stem not in ("mobile_tiny", "mobilenet_v2_cse_only", "shufflenet_v1"):
+        pytest.skip("half a minute a network: three spaces have all blocks")
     member = Space.load(space, 3, 10).sample(random.Random(3))
     small = Architecture(member.stages, min(member.resolution, 48), 3)
     try:
@@ -125,7 +128,7 @@ def test_the_file_says_what_it_wants(form: Format, tmp_path: Path) -> None:
     file, told = tmp_path / f"x{form.suffix}", card((3, 8))
     write_proven(form, lived_in(build(small(), seed=0)), told, images((3, 8)), file)
     texts = form.texts(file)
-    assert texts == told.texts() and json.loads(texts["classes"]) == list(told.classes)
+    assert told.texts().items() <= texts.items() and json.loads(texts["classes"]) == list(told.classes)
     assert json.loads(texts["std"]) == [0.25] * 3 and texts["resolution"] == "8"
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 

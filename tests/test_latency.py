@@ -169,7 +169,10 @@ def test_the_interval_covers_the_quartile_as_often_as_it_says(count: int) -> Non
 # Runtimes
 
 
-@pytest.fixture(params=[*RUNTIMES])
+# Lowering takes ExecuTorch seconds a network.
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name == "executorch" else []) for name in RUNTIMES]
+)
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     found = RUNTIMES[request.param]
     try:
@@ -195,7 +198,8 @@ def test_layers_run_in_their_frame(runtime: Runtime, layer: Layer) -> None:
 
 
 def test_whole_networks_run(runtime: Runtime) -> None:
-    logits = runtime.open(*whole(REFERENCE), 2)()
+    threads = 1 if runtime is RUNTIMES["executorch"] else 2  # it has one number of threads in a process
+    logits = runtime.open(*whole(REFERENCE), threads)()
     found = np.asarray(logits[0] if isinstance(logits, list) else logits.cpu())  # type: ignore[attr-defined]
     assert found.shape == (1, 10) and np.isfinite(found).all() and found.std() > 0
 
@@ -569,7 +573,7 @@ def test_what_cannot_run_is_not_trained(tmp_path: Path) -> None:
         ({"budget": {"latency_ms": 0.5}}, "latency_ms needs to know where"),
         (
             {"latency": {"runtime": "tflite"}},
-            r"latency\.runtime is 'tflite', but must be one of: cuda, eager, onnxrunt",
+            r"latency\.runtime is 'tflite', but must be one of: cuda, eager, executorch, onnx",
         ),
         ({"latency": {"threads": 0}}, r"latency\.threads is 0, but must be"),
     ],

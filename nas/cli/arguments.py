@@ -193,13 +193,13 @@ def _add_export(commands: Any) -> None:
     summary = "write a retrained network as a file for another runtime"
     text = """\
 The file counts once the runtime has read it and predicted what PyTorch does on a
-thousand images of the validation split. It takes any batch, and says itself how
-images are normalised and what the classes are called."""
+thousand images of the validation split. It takes any batch (ExecuTorch's: one image at a
+time), and says itself how images are normalised and what the classes are called."""
     parser = _add(commands, "export", summary, text, "nas export runs/quickstart --pick best --format onnx")
     parser.add_argument("run", metavar="RUN", help="folder of a run, or of one of its retrainings")
     rule = "of a run: knee (default), best (accuracy) or an id, that was retrained"
     parser.add_argument("--pick", default="knee", metavar="WHICH", help=rule)
-    parser.add_argument("--format", default="onnx", metavar="NAME", help="onnx (default)")
+    parser.add_argument("--format", default="onnx", metavar="NAME", help="onnx (default) or executorch")
     parser.add_argument("--out", metavar="FILE", help="instead of export/ID.onnx in the folder of the retraining")
     rule = "quantise it, too, and say what that costs in accuracy and saves in time"
     parser.add_argument("--int8", action="store_true", help=rule)
@@ -236,7 +236,8 @@ timed in turn, so that a busy machine changes little."""
 
 
 def _add_runtime(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default), eager or cuda")
+    rule = "onnxruntime (default), executorch, eager or cuda"
+    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help=rule)
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of one inference (default 1)")
 
 

@@ -7,15 +7,13 @@ of 0.91, where one scale for all channels left 0.16, as those of a depthwise con
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nas.export.format import Floats
 from nas.export.model import INPUT
+from nas.export.quiet import quiet
 
 _BATCH = 64
 CALIBRATION = 512
@@ -31,7 +29,7 @@ def quantise(source: Path, calibration: Floats, target: Path) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder, quiet():
         prepared, made = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantize_static(
@@ -70,14 +68,3 @@ def _reader(images: Floats) -> Any:
             return next(self.batches, None)
 
     return Reader()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the tools' advice to prepare what is prepared."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -159,10 +159,7 @@ def _channels_average(g: Graph, out: Tensor, x: Tensor, output_size: Any) -> Non
     channels, made = x.shape[2], out.shape[2]
     if x.shape[1] != 1 or out.shape[3:] != x.shape[3:]:
         raise Unsupported("operator adaptive_avg_pool3d cannot be exported to ONNX but over channels")
-    weight = np.zeros((made, channels, 1, 1), dtype=np.float32)
-    for i in range(made):
-        low, high = i * channels // made, -(-(i + 1) * channels // made)
-        weight[i, low:high] = 1 / (high - low)
+    weight = channels_average(channels, made)
     flat, mixed = (torch.empty(0) for _ in range(2))
     shapes = [channels, *x.shape[3:]], [1, made, *x.shape[3:]]
     inner, outer = (
@@ -171,6 +168,15 @@ def _channels_average(g: Graph, out: Tensor, x: Tensor, output_size: Any) -> Non
     g.add(flat, "Reshape", [x, inner])
     g.add(mixed, "Conv", [flat, g.weight(f"{g.fresh('average')}.weight", weight)], kernel_shape=[1, 1])
     g.add(out, "Reshape", [mixed, outer])
+
+
+def channels_average(channels: int, made: int) -> Array:
+    """(made, channels, 1, 1) weights of the convolution that averages `channels` into `made`, as adaptive pooling."""
+    weight = np.zeros((made, channels, 1, 1), dtype=np.float32)
+    for i in range(made):
+        low, high = i * channels // made, -(-(i + 1) * channels // made)
+        weight[i, low:high] = 1 / (high - low)
+    return weight
 
 
 def _concat(g: Graph, out: Tensor, parts: Sequence[Tensor], dim: int = 0) -> None:

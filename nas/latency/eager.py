@@ -10,7 +10,7 @@ from nas.latency.measure import RunOnce
 from nas.latency.runtime import Runtime
 
 
-def _ready(module: nn.Module, shape: tuple[int, int, int], device: str) -> tuple[nn.Module, torch.Tensor]:
+def with_values(module: nn.Module, shape: tuple[int, int, int], device: str) -> tuple[nn.Module, torch.Tensor]:
     """With small random weights, as denormal numbers would cost time."""
     module = module.to_empty(device=device).eval()
     generator = torch.Generator(device=device).manual_seed(0)
@@ -21,7 +21,7 @@ def _ready(module: nn.Module, shape: tuple[int, int, int], device: str) -> tuple
 
 
 def _eager(module: nn.Module, shape: tuple[int, int, int], threads: int) -> RunOnce:
-    module, image = _ready(module, shape, "cpu")
+    module, image = with_values(module, shape, "cpu")
 
     def run() -> object:
         torch.set_num_threads(threads)
@@ -32,7 +32,7 @@ def _eager(module: nn.Module, shape: tuple[int, int, int], threads: int) -> RunO
 
 
 def _cuda(module: nn.Module, shape: tuple[int, int, int], threads: int) -> RunOnce:
-    module, image = _ready(module, shape, "cuda")
+    module, image = with_values(module, shape, "cuda")
 
     def run() -> None:
         with torch.inference_mode():

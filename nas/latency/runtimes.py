@@ -11,12 +11,18 @@ from nas.files import write_json
 from nas.inputs import InputError, choices, refuse
 from nas.latency.device import Device, device_file, device_names
 from nas.latency.eager import CUDA, EAGER
+from nas.latency.executorch import EXECUTORCH
 from nas.latency.onnx import ONNXRUNTIME
 from nas.latency.probe import REFERENCE
 from nas.latency.runtime import Runtime
 from nas.latency.table import Bench, Progress, Table
 
-RUNTIMES: dict[str, Runtime] = {"onnxruntime": ONNXRUNTIME, "eager": EAGER, "cuda": CUDA}
+RUNTIMES: dict[str, Runtime] = {
+    "onnxruntime": ONNXRUNTIME,
+    "executorch": EXECUTORCH,
+    "eager": EAGER,
+    "cuda": CUDA,
+}
 
 
 def check_runtime(name: str, where: str) -> None:

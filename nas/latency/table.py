@@ -236,5 +236,6 @@ def manifest(name: str, runtime: Runtime, threads: int) -> dict[str, Any]:
 def _code() -> list[Path]:
     """The files that decide what is run and how it is measured."""
     package = Path(__file__).parents[1]
-    names = ["architecture", "meta", "network", *(f"latency/{name}" for name in ("eager", "measure", "onnx", "probe"))]
+    own = ("eager", "executorch", "measure", "onnx", "probe")
+    names = ["architecture", "meta", "network", *(f"latency/{name}" for name in own)]
     return [*package.glob("blocks/*.py"), *package.glob("export/*.py"), *(package / f"{name}.py" for name in names)]
