@@ -61,10 +61,10 @@ def export(
     if form not in EXPORTERS:
         raise refuse("--format", form, choices(EXPORTERS))
     format_ = EXPORTERS[form]
-    format_.check()
     if int8 and format_.quantise is None:
         with_int8 = [name for name, each in EXPORTERS.items() if each.quantise is not None]
         raise refuse("--format", form, f"for --int8 {choices(with_int8)}")
+    format_.check()
     trained = Trained.find(place, pick, data_root)
     file = Path(out) if out is not None else trained.folder / "export" / f"{trained.card.id}{format_.suffix}"
     if file.suffix != format_.suffix or file.is_dir():
