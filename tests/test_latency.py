@@ -100,22 +100,6 @@ def test_rounds_end_when_enough_runs_count(machine: Machine) -> None:
     assert 10 < runs[0] <= 30
 
 
-@pytest.mark.parametrize("machine", [1.0], indirect=True, ids=str)
-def test_the_reference_behind_a_large_model_is_not_taken_for_disturbed(machine: Machine) -> None:
-    """What runs behind another model finds its caches cold; the unit is of runs in a row."""
-    ran: list[str] = []
-
-    def run(name: str, seconds: float) -> None:
-        cold = 1.0 if ran[-1:] == [name] else 1.4
-        ran.append(name)
-        machine.run(seconds * cold)
-
-    found = measure(
-        [lambda: run("model", 3e-3)], lambda: run("reference", 1e-3), Effort(10, 40), one_thread=True
-    ).models
-    assert found[0].quiet >= 10 and len(ran) < 200
-
-
 def test_runs_beside_a_slow_reference_or_interrupted_do_not_count() -> None:
     good = [Sample(2.0 + 0.1 * i, 1.05, False) for i in range(4)]
     bad = [Sample(0.5, 1.2, False), Sample(0.4, 1.0, True)]

@@ -6,8 +6,7 @@ fixed reference network, and rounds pass through all models in an order of their
 undisturbed time: the least 2nd percentile of a thousand of its runs in a row that was seen, also earlier.
 
 Outliers. A run counts if both runs of the reference beside it took at most 8 % more than the unit, and if its thread
-had the processor for all but 2 % of it and 5 microseconds (that can be seen of one thread only). A run of the reference
-behind another model is not timed: it warms the caches, for the next one. Rounds go on until
+had the processor for all but 2 % of it and 5 microseconds (that can be seen of one thread only). Rounds go on until
 enough runs of each model count; where a machine is never so quiet, the quietest do, and the model's `quiet` runs say
 so. A ratio is the lower quartile of the runs that count, as what still disturbs them makes them only slower; its
 interval is the 95 % interval of a quartile from order statistics.
@@ -149,7 +148,6 @@ class _Stopwatch:
         return samples
 
     def _beside(self) -> float:
-        self._run()  # behind another model its caches are cold: up to 1.7 times the unit, which is of runs in a row
         self.reference.append(self._time(self._run)[0])
         return self.reference[-1]
 
