@@ -171,10 +171,8 @@ class _Training:
 
     def _fits(self, splits: Splits) -> None:
         """Raises InputError if the architecture is one for other images."""
-        takes, there = (
-            (self.architecture.in_channels, self.architecture.classes),
-            (splits.shape[0], len(splits.classes)),
-        )
+        takes = self.architecture.in_channels, self.architecture.classes
+        there = splits.shape[0], len(splits.classes)
         if takes != there:
             rule = f"{there} as the images of {self.data.source} have them"
             raise refuse(f"architecture {self.architecture.id}: (channels, classes)", takes, rule)

@@ -21,7 +21,7 @@ from nas.latency import LATENCY
 
 
 def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
-    """One row per proposal, its columns those of `_KINDS`; those of OPTIONAL only where there are such values.
+    """One row per proposal, its columns those of `_KINDS`; those of `_OPTIONAL` only where there are such values.
 
     `outcome` is trained, cut, failed, over budget, impossible, repeated, confirmation, interrupted, running or waiting;
     `reason` says why it was not trained (on). `accuracy` is a fraction of the validation split, at the last rung: the
@@ -41,7 +41,7 @@ def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
         with damaged(f"trial {trial.number} on record"):
             rows.append(_row(trial, again.get(trial.number, [])))
     kinds = dict(_KINDS)
-    for name in OPTIONAL:
+    for name in _OPTIONAL:
         if all(row[name] is None for row in rows):
             del kinds[name]
     with damaged("the record"):
@@ -68,7 +68,7 @@ def _accuracies(rung: dict[str, Any]) -> list[float]:
     return list(last.values()) or [rung["accuracy"]]
 
 
-OPTIONAL = (LATENCY, "accuracy_int8")
+_OPTIONAL = (LATENCY, "accuracy_int8")
 _KINDS = {
     "number": "int64",
     "id": "str",

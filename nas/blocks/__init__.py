@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from nas.blocks.block import Block
@@ -37,17 +37,22 @@ BLOCKS: dict[str, type[Block]] = {
 def _add_installed() -> None:
     """The blocks that installed packages name in the entry points `nas.blocks`; what is wrong with one is a warning."""
     for point in entry_points(group="nas.blocks"):
-        try:
-            block = point.load()
-        except Exception as error:  # noqa: BLE001 - foreign code
-            reason = f"cannot be imported: {type(error).__name__}: {error}"
-        else:
-            block_class = isinstance(block, type) and issubclass(block, Block)
-            reason = "has the name of another block" if point.name in BLOCKS else "is no subclass of nas.blocks.Block"
-            if block_class and point.name not in BLOCKS:
-                BLOCKS[point.name] = block
-                continue
-        logging.getLogger("nas").warning("block %s (%s) is left out: it %s", point.name, point.value, reason)
+        if reason := _refused(point):
+            logging.getLogger("nas").warning("block %s (%s) is left out: it %s", point.name, point.value, reason)
+
+
+def _refused(point: EntryPoint) -> str | None:
+    """Adds a block, or says why not."""
+    if point.name in BLOCKS:
+        return "has the name of another block"
+    try:
+        block = point.load()
+    except Exception as error:  # noqa: BLE001 - foreign code
+        return f"cannot be imported: {type(error).__name__}: {error}"
+    if not (isinstance(block, type) and issubclass(block, Block)):
+        return "is no subclass of nas.blocks.Block"
+    BLOCKS[point.name] = block
+    return None
 
 
 _add_installed()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,8 +17,12 @@ from nas.latency.runtime import Runtime
 _CALIBRATION = 4
 
 
+def _model(module: nn.Module, shape: tuple[int, int, int]) -> Any:
+    return make_model(module.eval(), torch.empty(1, *shape, device="meta"), {}, checked=False)
+
+
 def _open(module: nn.Module, shape: tuple[int, int, int], threads: int) -> RunOnce:
-    model = make_model(module.eval(), torch.empty(1, *shape, device="meta"), {}, checked=False)
+    model = _model(module, shape)
     run = open_session(model.SerializeToString(), threads).run
     feeds = {INPUT: np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)}
     return lambda: run(None, feeds)
@@ -24,7 +30,7 @@ def _open(module: nn.Module, shape: tuple[int, int, int], threads: int) -> RunOn
 
 def _open_int8(module: nn.Module, shape: tuple[int, int, int], threads: int) -> RunOnce:
     """Calibrated on a few random images: how large activations get makes it neither faster nor slower."""
-    model = make_model(module.eval(), torch.empty(1, *shape, device="meta"), {}, checked=False)
+    model = _model(module, shape)
     images = np.random.default_rng(0).standard_normal((_CALIBRATION, *shape)).astype(np.float32)
     run, feeds = open_session(quantised(model, images), threads).run, {INPUT: images[:1]}
     return lambda: run(None, feeds)

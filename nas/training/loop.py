@@ -104,6 +104,7 @@ def train(
         run.restore(checkpoint)
     elif checkpoint is not None:
         run.save(checkpoint)
+    # One that sees no checkpoint, or an older one, would train other epochs than the first.
     first, _ = run.group.told(lambda: (float(len(run.curve)), 0.0), device)
     if len(run.curve) != first:
         raise refuse(f"{checkpoint}: epochs", len(run.curve), f"{first:.0f} as the first process reads there")
