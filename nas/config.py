@@ -139,8 +139,9 @@ class RetrainConfig(Config):
 class LatencyConfig(Config):
     """Where networks will run: a name of RUNTIMES or of an imported device, and the threads of one inference.
 
-    With it `latency_ms` is a cost, and what the runtime cannot run is not trained. With `int8` networks at the last
-    rung are quantised, too: `accuracy_int8` on the validation split, and `latency_int8_ms` of those on the front.
+    With it `latency_ms` is a cost, and what the runtime cannot run is not trained. On a runtime in int8 networks are
+    quantised at every rung, and `accuracy` is theirs. With `int8` they are at the last rung alone, and beside it:
+    `accuracy_int8` on the validation split, and `latency_int8_ms` of those on the front.
     """
 
     runtime: str = "onnxruntime"

@@ -76,7 +76,8 @@ class Measurement:
     `accuracy` and `loss` are means where the candidate was trained from several seeds, `accuracy_std` is then the
     sample standard deviation. `epochs` are all that it has been trained for; `seconds` are this job's wall time;
     `curve` is of plain values, an epoch of a seed each. `accuracy_int8` is that of the same networks in int8, where it
-    was asked for. All of it goes into the record, as JSON.
+    was asked for beside it; where `accuracy` itself is (and the last in the curve, too), `accuracy_float32` is of those
+    that were trained. All of it goes into the record, as JSON.
     """
 
     accuracy: float | None = None
@@ -87,6 +88,7 @@ class Measurement:
     failure: str | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     accuracy_int8: float | None = None
+    accuracy_float32: float | None = None
 
 
 class Evaluator(ABC):
@@ -181,7 +183,8 @@ class ProxyTraining(Evaluator):
 
     Each is trained from `seeds` seeds, the job's and those that follow it, for weights, order and augmentation, and
     validated after every `every` epochs, by default at the end of a job alone. At the rung `int8` they are quantised,
-    too, calibrated on CALIBRATION of the training images.
+    too, calibrated on CALIBRATION of the training images; with `precision` int8 they are at every rung, and that is
+    what they are scored by.
     """
 
     data: DataConfig
@@ -190,6 +193,7 @@ class ProxyTraining(Evaluator):
     seeds: int = 1
     every: int | None = None
     int8: Rung | None = None
+    precision: str = "float32"
 
     @cached_property
     def splits(self) -> Splits:
@@ -224,14 +228,19 @@ class ProxyTraining(Evaluator):
         """Trains on from the job's checkpoints; one that cannot be used costs a warning and the epochs in it."""
         start = time.perf_counter()
         curves: dict[int, list[Epoch]] = {}
+        trained: list[float] = []
         in_int8: list[float] = []
         for index in range(self.seeds):
-            curves[job.seed + index], network = self._resumed(job, index)
-            if job.rung == self.int8:
+            curve, network = self._resumed(job, index)
+            trained += [epoch.validation_accuracy for epoch in curve[-1:] if epoch.validation_accuracy is not None]
+            if self.precision == "int8" or job.rung == self.int8:
                 in_int8.append(self._accuracy_int8(network, job))
+            if self.precision == "int8":
+                curve = [*curve[:-1], replace(curve[-1], validation_accuracy=in_int8[-1])]
+            curves[job.seed + index] = curve
         last = [curve[-1] for curve in curves.values()]
         losses = [epoch.validation_loss for epoch in last if epoch.validation_loss is not None]
-        accuracies = [epoch.validation_accuracy for epoch in last if epoch.validation_accuracy is not None]
+        accuracies = in_int8 if self.precision == "int8" else trained
         return Measurement(
             accuracy=statistics.fmean(accuracies),
             loss=statistics.fmean(losses),
@@ -239,7 +248,8 @@ class ProxyTraining(Evaluator):
             epochs=last[0].epoch,
             seconds=time.perf_counter() - start,
             curve=[{"seed": seed, **asdict(epoch)} for seed, curve in curves.items() for epoch in curve],
-            accuracy_int8=statistics.fmean(in_int8) if in_int8 else None,
+            accuracy_int8=statistics.fmean(in_int8) if job.rung == self.int8 else None,
+            accuracy_float32=statistics.fmean(trained) if self.precision == "int8" else None,
         )
 
     @cached_property

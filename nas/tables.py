@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ def trials_table(trials: list[FrozenTrial]) -> pd.DataFrame:
     `reason` says why it was not trained (on). `accuracy` is a fraction of the validation split, at the last rung: the
     mean of `measurements` from as many seeds, those of confirmations among them, `accuracy_std` their sample standard
     deviation; it is NaN, and a cost is missing, where there is none; `accuracy_int8` is the mean of the same networks
-    in int8. `rung` (from 1) is the highest that is measured, `audited_at` the last from which it went on for the audit
-    alone; a confirmation has neither, but `confirms`, the number of the candidate. `epochs` and `seconds` are of
-    training; `rungs` and `architecture` are JSON.
+    in int8, and where `accuracy` is that already, `accuracy_float32` of those that were trained. `rung` (from 1) is the
+    highest that is measured, `audited_at` the last from which it went on for the audit alone; a confirmation has
+    neither, but `confirms`, the number of the candidate. `epochs` and `seconds` are of training; `rungs` and
+    `architecture` are JSON.
     """
     again: dict[int, list[dict[str, Any]]] = {}
     rows = []
@@ -68,14 +69,20 @@ def _accuracies(rung: dict[str, Any]) -> list[float]:
     return list(last.values()) or [rung["accuracy"]]
 
 
-_OPTIONAL = (LATENCY, "accuracy_int8")
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+_PRECISIONS = ("accuracy_int8", "accuracy_float32")
+_OPTIONAL = (LATENCY, *_PRECISIONS)
 _KINDS = {
     "number": "int64",
     "id": "str",
     "outcome": "str",
     "accuracy": "float64",
     "accuracy_std": "float64",
-    "accuracy_int8": "Float64",
+    **dict.fromkeys(_PRECISIONS, "Float64"),
     "measurements": "int64",
     "rung": "Int64",
     "audited_at": "Int64",
@@ -100,7 +107,6 @@ def _row(trial: FrozenTrial, again: list[dict[str, Any]]) -> dict[str, Any]:
     last = rungs[-1] if rungs else {}
     measured = [last, *again] if outcome in {"trained", "confirmation"} else []
     accuracies = [accuracy for each in measured for accuracy in _accuracies(each)]
-    in_int8 = [each["accuracy_int8"] for each in measured if each.get("accuracy_int8") is not None]
     if "confirms" in attrs and outcome in {"trained", "cut"}:
         raise ValueError(f"a confirmation was {outcome}")
     known = candidate.get("costs", {})
@@ -112,7 +118,7 @@ def _row(trial: FrozenTrial, again: list[dict[str, Any]]) -> dict[str, Any]:
         "outcome": outcome,
         "accuracy": statistics.fmean(accuracies) if accuracies else None,
         "accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        "accuracy_int8": statistics.fmean(in_int8) if in_int8 else None,
+        **{name: _mean(each.get(name) for each in measured) for name in _PRECISIONS},
         "measurements": len(accuracies),
         "rung": None if "confirms" in attrs else len(rungs),
         "audited_at": attrs.get("audited_at"),

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -354,6 +355,12 @@ def test_networks_of_the_last_rung_are_scored_in_int8(tmp_path: Path) -> None:
     assert evaluator.__getstate__().keys() == replace(evaluator).__dict__.keys(), "images do not travel"
     again = measure(replace(evaluator), top)
     assert again.accuracy_int8 == found.accuracy_int8 != again.accuracy
+    scored = measure(replace(evaluator, int8=None, precision="int8"), top)
+    assert (scored.accuracy, scored.accuracy_float32) == (found.accuracy_int8, found.accuracy)
+    last = [epoch["validation_accuracy"] for epoch in scored.curve if epoch["epoch"] == 4]
+    assert (statistics.fmean(last), statistics.stdev(last)) == (scored.accuracy, scored.accuracy_std)
+    below = measure(replace(evaluator, precision="int8"), replace(one, number=1, folder=tmp_path / "1"))
+    assert below.accuracy_float32 is not None, "at every rung"
 
 
 def test_divergence_is_a_failure_with_a_reason(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ from nas.report.facts import report_facts
 from nas.report.progress import Watch
 from nas.run import Run
 from nas.space import Space
+from nas.study import search
 from nas.study.measuring import measure_front, measure_places
 
 # Measuring
@@ -234,8 +235,8 @@ def looked_up(models: Sequence[Known], reference: Known, effort: Effort, one_thr
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Runtimes `fake` and `picky`, and a cache of one's own."""
-    int8 = Runtime(("torch",), lambda: None, True, halved, precision="int8")
-    monkeypatch.setitem(RUNTIMES, "fake", Runtime(("torch",), lambda: None, True, opened, int8=int8))
+    monkeypatch.setitem(RUNTIMES, "fake", Runtime(("torch",), lambda: None, True, opened))
+    monkeypatch.setitem(RUNTIMES, "fake-int8", Runtime(("torch",), lambda: None, True, halved, precision="int8"))
     monkeypatch.setitem(RUNTIMES, "picky", Runtime(("torch",), lambda: None, True, no_groups))
     monkeypatch.setattr("nas.latency.table.measure", looked_up)
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
@@ -461,6 +462,35 @@ SHOWN_IN_INT8 = ("number", "accuracy_int8", "latency_int8_ms")
 
 
 @pytest.mark.usefixtures("known", "quiet_optuna")
+def test_a_search_in_int8(tmp_path: Path) -> None:
+    """Its runtime says so: networks are scored, predicted, bounded and measured as they are in int8."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    latency, rungs = {"runtime": "fake-int8"}, [{"epochs": 1}, {"epochs": 4}]
+    limit = 1e3 * np.median([halved(whole(each)[0], None, 1).seconds for each in toy().enumerate()])
+    file = study(
+        tmp_path,
+        latency=latency,
+        objectives=["accuracy", LATENCY],
+        budget={LATENCY: float(limit)},
+        proxy={"rungs": rungs, "confirm": 1, "recipe": {"lr": 0.1}},
+        trials=3,
+    )
+    run, _ = search(file, tmp_path / "run")
+    trials, front = run.trials(), run.front()
+    trained = trials[trials["outcome"] == "trained"]
+    assert len(trained) and (trained[LATENCY] <= limit).all()
+    assert not np.allclose(trained["accuracy"], trained["accuracy_float32"].to_numpy(float), atol=1e-9), "two networks"
+    assert (trained["accuracy"] - trained["accuracy_float32"]).abs().max() < 0.1
+    known = {member.id: member for member in toy().enumerate()}
+    truth = [1e3 * halved(whole(known[each])[0], None, 1).seconds for each in front["id"]]
+    assert front["measured_ms"].to_numpy(float) == pytest.approx(truth)
+    again = trials[trials["outcome"] == "confirmation"].set_index("confirms")
+    for number, row in trained.set_index("number").iterrows():
+        one = json.loads(row["rungs"])[-1]["accuracy"]
+        assert row["accuracy"] == pytest.approx(np.mean([one, *again["accuracy"].get([number], [])]))
+
+
+@pytest.mark.usefixtures("known", "quiet_optuna")
 def test_without_int8_there_are_no_such_columns(tmp_path: Path) -> None:
     run = searched(study(tmp_path), tmp_path / "run", tmp_path / "calls")
     columns = {*run.front(), *run.trials(), *report_facts(run)["table"]}
@@ -482,10 +512,7 @@ def test_a_record_from_before_int8_is_of_the_same_study(tmp_path: Path) -> None:
 def test_networks_run_in_int8() -> None:
     """What is timed has whole numbers in it, and its own name on record."""
     onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
-    runtime = RUNTIMES["onnxruntime"].int8
-    assert runtime is not None and manifest("onnxruntime", runtime, 1)["precision"] == "int8"
-    logits = runtime.open(*whole(REFERENCE), 1)()
-    assert isinstance(logits, list) and logits[0].shape == (1, 10) and np.isfinite(logits[0]).all()
+    assert manifest("onnxruntime-int8", RUNTIMES["onnxruntime-int8"], 1)["precision"] == "int8"
     module, shape = whole(REFERENCE)
     model = make_model(module.eval(), torch.empty(1, *shape, device="meta"), {})
     found = onnx.load_from_string(quantised(model, np.zeros((2, *shape), np.float32)))

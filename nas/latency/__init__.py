@@ -3,7 +3,15 @@
 from nas.latency.device import Device, plan
 from nas.latency.predict import LATENCY, Latency, latency_of
 from nas.latency.runtime import Runtime
-from nas.latency.runtimes import RUNTIMES, check_int8, check_runtime, import_table, open_source
+from nas.latency.runtimes import (
+    RUNTIMES,
+    check_int8,
+    check_runtime,
+    import_table,
+    in_int8,
+    open_source,
+    precision_of,
+)
 from nas.latency.table import Bench, Table
 from nas.latency.validate import validate
 
@@ -18,8 +26,10 @@ __all__ = [
     "check_int8",
     "check_runtime",
     "import_table",
+    "in_int8",
     "latency_of",
     "open_source",
     "plan",
+    "precision_of",
     "validate",
 ]

@@ -38,4 +38,4 @@ def _open_int8(module: nn.Module, shape: tuple[int, int, int], threads: int) -> 
 
 _PACKAGES = ("onnx", "onnxruntime")
 INT8 = Runtime(_PACKAGES, needed, True, _open_int8, precision="int8")
-ONNXRUNTIME = Runtime(_PACKAGES, needed, True, _open, int8=INT8)
+ONNXRUNTIME = Runtime(_PACKAGES, needed, True, _open)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -24,6 +25,5 @@ class Runtime:
     on_caller: bool
     """Whether a run with one thread is all in the thread that calls it."""
     open: Callable[[nn.Module, tuple[int, int, int], int], RunOnce]
-    precision: str = "float32"
-    int8: Runtime | None = None
-    """The same with networks in 8-bit whole numbers, where that is to be had."""
+    precision: Literal["float32", "int8"] = "float32"
+    """int8: a network runs quantised, see `nas.export.int8`."""

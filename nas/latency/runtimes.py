@@ -6,19 +6,21 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Literal
 
 from nas.files import write_json
 from nas.inputs import InputError, choices, refuse
 from nas.latency.device import Device, device_file, device_names
 from nas.latency.eager import CUDA, EAGER
 from nas.latency.executorch import EXECUTORCH
-from nas.latency.onnx import ONNXRUNTIME
+from nas.latency.onnx import INT8, ONNXRUNTIME
 from nas.latency.probe import REFERENCE
 from nas.latency.runtime import Runtime
 from nas.latency.table import Bench, Progress, Table
 
 RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": ONNXRUNTIME,
+    "onnxruntime-int8": INT8,
     "executorch": EXECUTORCH,
     "eager": EAGER,
     "cuda": CUDA,
@@ -32,10 +34,20 @@ def check_runtime(name: str, where: str) -> None:
 
 
 def check_int8(name: str, where: str) -> None:
-    """Raises InputError for a runtime that has no int8."""
-    with_int8 = [each for each, runtime in RUNTIMES.items() if runtime.int8 is not None]
+    """Raises InputError for a runtime that does not stand in RUNTIMES with int8, too."""
+    with_int8 = [each for each in RUNTIMES if in_int8(each) in RUNTIMES]
     if name not in with_int8:
         raise refuse(where, name, f"for int8 {choices(with_int8)}")
+
+
+def in_int8(name: str) -> str:
+    """The runtime that is this one with networks in int8."""
+    return f"{name}-int8"
+
+
+def precision_of(name: str) -> Literal["float32", "int8"]:
+    """Of the networks that a runtime runs; of a device they are the files of `plan`, in float32."""
+    return RUNTIMES[name].precision if name in RUNTIMES else "float32"
 
 
 def open_source(name: str, threads: int, on_progress: Progress) -> Bench | Device:

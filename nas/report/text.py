@@ -13,7 +13,7 @@ from nas.costs import COSTS
 if TYPE_CHECKING:
     import pandas as pd
 
-OPTIONAL = ("accuracy_int8", "measured_ms", "latency_int8_ms")
+OPTIONAL = ("accuracy_int8", "accuracy_float32", "measured_ms", "latency_int8_ms")
 """Columns that are shown where a front has them."""
 LEAST_WIDTH = 60
 """Columns for the stages beside the numbers; where there are fewer, they stand under them."""

@@ -14,7 +14,7 @@ from nas.inputs import choices, quantity, refuse
 from nas.latency import LATENCY
 
 COLUMNS = [
-    *"id accuracy accuracy_std accuracy_int8 measurements".split(),
+    *"id accuracy accuracy_std accuracy_int8 accuracy_float32 measurements".split(),
     *(*COSTS, LATENCY, "measured_ms", "latency_int8_ms"),
     *"number rung epochs seconds knee stages".split(),
 ]

@@ -10,7 +10,7 @@ from nas.architecture import Architecture
 from nas.config import LatencyConfig
 from nas.files import write_json
 from nas.inputs import InputError
-from nas.latency import Bench, open_source
+from nas.latency import RUNTIMES, Bench, in_int8, open_source
 from nas.latency.table import Progress
 from nas.run import Run
 
@@ -33,8 +33,9 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     on_progress("members of the front", 0, len(new))
     timings = source.again(new)
     found = {member.id: source.table.ms(timing) for member, timing in zip(new, timings, strict=True)}
-    if run.config.latency.int8 and (runtime := source.runtime.int8) is not None:
-        bench = Bench(run.config.latency.runtime, runtime, run.config.latency.threads, on_progress)
+    if run.config.latency.int8:
+        name = in_int8(run.config.latency.runtime)
+        bench = Bench(name, RUNTIMES[name], run.config.latency.threads, on_progress)
         on_progress("members of the front in int8", 0, len(new))
         for member, timing in zip(new, bench.again(new), strict=True):
             found[member.id] |= {f"int8_{name}": value for name, value in bench.table.ms(timing).items()}

@@ -15,7 +15,7 @@ from nas.config import StudyConfig
 from nas.evaluation import DISK, ProxyTraining
 from nas.files import write_json
 from nas.inputs import InputError, refuse
-from nas.latency import Latency, latency_of, open_source
+from nas.latency import Latency, latency_of, open_source, precision_of
 from nas.latency.table import Progress
 from nas.run import Run
 from nas.space import Space
@@ -47,7 +47,8 @@ def search(
     device = config.device or elsewhere or str(pick_device())
     recipe, top = config.proxy_recipe(str(study_file)), config.proxy.ladder()[-1]
     int8 = top if config.latency is not None and config.latency.int8 else None
-    evaluator = ProxyTraining(config.data, recipe, device, config.proxy.seeds, int8=int8)
+    precision = precision_of(config.latency.runtime) if config.latency is not None else "float32"
+    evaluator = ProxyTraining(config.data, recipe, device, config.proxy.seeds, int8=int8, precision=precision)
     splits = evaluator.splits
     space = config.load_space(splits.shape[0], len(splits.classes))
     _check_rungs(config, space, str(study_file))
