@@ -34,6 +34,7 @@ from nas.inputs import InputError, parse_yaml
 from nas.report.trust import plot_trust, trust_text
 from nas.scores import SCORES
 from nas.space import Space
+from nas.study.pace import FLOOR_SECONDS
 from nas.training import Diverged
 from nas.training.loop import _Run
 from nas.trust import Candidate, Step, trust
@@ -369,10 +370,30 @@ class Backwards(Serial):
 def test_workers_end_in_any_order(finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXECUTORS, "processes", Backwards)
     steps: list[Step] = []
-    found = trust(write_study(tmp_path), tmp_path / "run", ["workers=2"], candidates=4, on_step=steps.append)
+    found = trust(
+        write_study(tmp_path),
+        tmp_path / "run",
+        ["workers=2", "executor.name=processes"],
+        candidates=4,
+        on_step=steps.append,
+    )
     expected = accuracies(finished[0])
     assert [each.id for each in found.candidates] == list(expected["id"]) != [step.id for step in steps[:4]]
     assert [each.long_accuracy for each in found.candidates] == list(expected["long_accuracy"])
+
+
+def test_a_training_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one worker, too: in a process of its own, with a limit."""
+    limits: list[float] = []
+
+    class Limits(Serial):
+        def submit(self, job: Job) -> None:
+            limits.append(job.limit_seconds)
+            super().submit(job)
+
+    monkeypatch.setitem(EXECUTORS, "processes", Limits)
+    trust(write_study(tmp_path), tmp_path / "run", ["executor.name=processes", "time_limit=2"], candidates=4)
+    assert len(limits) == 8 and all(FLOOR_SECONDS < limit < FLOOR_SECONDS + 600 for limit in limits)
 
 
 @pytest.mark.parametrize(

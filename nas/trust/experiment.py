@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from nas.architecture import Architecture
 from nas.augment import Batches
-from nas.costs import costs
+from nas.config import StudyConfig
+from nas.costs import cost, costs
 from nas.evaluation import Job, Measurement, ProxyTraining, Rung
 from nas.executors import EXECUTORS
 from nas.files import sweep, write_json
@@ -27,6 +28,7 @@ from nas.inputs import InputError
 from nas.network import build
 from nas.run import refuse_changes
 from nas.scores import SCORES, score
+from nas.study.pace import Pace
 from nas.training import Normalisation
 from nas.trust.ranking import Candidate
 
@@ -66,11 +68,12 @@ class Experiment:
         folder: Path,
         members: Sequence[Architecture],
         trainings: dict[str, Training],
-        workers: int,
+        config: StudyConfig,
         on_step: Callable[[Step], None],
     ) -> None:
         self.folder, self.members, self.trainings = folder, members, trainings
-        self.workers, self.on_step = workers, on_step
+        self.config, self.on_step = config, on_step
+        self.pace = Pace(config.time_limit)
         self.found: dict[str, dict[str, Measurement]] = {kind: {} for kind in KINDS}
 
     def begin(self, settings: dict[str, Any]) -> None:
@@ -119,16 +122,26 @@ class Experiment:
 
     def _train(self, kind: str) -> None:
         jobs = self._waiting(kind)
-        workers = min(self.workers, len(jobs))
-        name = "serial" if workers <= 1 else "processes"
-        with EXECUTORS[name](self.trainings[kind].evaluator, workers) as executor:
+        # Of the study's executors only these begin from folders of this machine, and end with it.
+        name = "serial" if self.config.executor.name == "serial" else "processes"
+        with EXECUTORS[name](self.trainings[kind].evaluator, max(1, min(self.config.workers, len(jobs)))) as executor:
             for job in jobs[: executor.workers]:
-                executor.submit(job)
+                executor.submit(self._limited(kind, job))
             queue = iter(jobs[executor.workers :])
             for _ in jobs:
-                self._keep(kind, *executor.wait())
+                job, measurement = executor.wait()
+                if measurement.failure is None:
+                    self.pace.note(self._work(kind, job), measurement.seconds)
+                self._keep(kind, job, measurement)
                 if following := next(queue, None):
-                    executor.submit(following)
+                    executor.submit(self._limited(kind, following))
+
+    def _work(self, kind: str, job: Job) -> float:
+        evaluator, macs = self.trainings[kind].evaluator, cost(job.architecture, "macs")
+        return sum(evaluator.work(macs, job.rungs[: last + 1]) for last in range(len(job.rungs)))
+
+    def _limited(self, kind: str, job: Job) -> Job:
+        return replace(job, limit_seconds=self.pace.limit_seconds(self._work(kind, job)))
 
     def _keep(self, kind: str, job: Job, measurement: Measurement) -> None:
         write_json(self._file(kind, job.architecture), asdict(measurement))

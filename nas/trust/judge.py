@@ -66,7 +66,7 @@ def trust(
     if (folder / "study.yaml").exists():
         raise InputError(f"{folder}: is the run of a search; choose another folder with --run")
     with locked(folder / "trust.lock", "worked on"):
-        experiment = Experiment(folder, members, trainings, config.workers, on_step)
+        experiment = Experiment(folder, members, trainings, config, on_step)
         experiment.begin({"candidates": candidates, "cost": cost, **_settings(config, trainings)})
         on_start(experiment)
         found = experiment.run()
