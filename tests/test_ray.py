@@ -137,9 +137,13 @@ def test_checkpoints_are_where_all_nodes_find_them(tmp_path: Path, cluster: Any)
         for epochs in (1, 2):
             executor.submit(Job(0, ARCHITECTURE, (Rung(1),), 0, folder))
             assert executor.wait()[1].epochs == epochs
-        assert not folder.exists() and (tmp_path / "shared/toy/00000/checkpoint").read_text() == "2"
+        assert not folder.exists()
+        assert [file.read_text() for file in tmp_path.glob("shared/toy-*/00000/checkpoint")] == ["2"]
+        namesake = tmp_path / "elsewhere" / "toy" / "candidates" / "00000"
+        executor.submit(Job(0, ARCHITECTURE, (Rung(1),), 0, namesake))
+        assert executor.wait()[1].epochs == 1, "another run of that name has its own"
         executor.forget(folder)
-        assert not (tmp_path / "shared/toy/00000").exists()
+        assert [file.read_text() for file in tmp_path.glob("shared/toy-*/*/checkpoint")] == ["1"]
 
 
 def test_the_short_training_takes_its_images_from_the_store(tmp_path: Path, cluster: Any) -> None:

@@ -21,10 +21,12 @@ from annotated_types import Ge, Gt, Le
 
 from nas.evaluation import ERROR_FILE, Evaluator, Job, Measurement, measure
 from nas.executors.executor import Deaths, Executor
+from nas.files import write_text
 from nas.inputs import InputError
 
 logger = logging.getLogger("nas")
 _PUSH_SECONDS = 1.0
+_NAME_FILE = "checkpoints-name.txt"
 _evaluators: dict[str, Evaluator] = {}  # in a worker: the last one, with what it keeps between jobs
 
 
@@ -103,11 +105,15 @@ class Ray(Executor):
             Mirror(place, folder).remove()
 
     def _place(self, folder: Path) -> str | None:
-        """Where the nodes keep a job's folder: by the names of its run and of its candidate."""
+        """Where the nodes keep a job's folder. Its run's part of the name is drawn once and lies beside it: runs of
+        the same name, on other machines, may share `checkpoints`."""
         if self.checkpoints is None:
             return None
-        run = folder.absolute().parent.parent.name
-        return f"{self.checkpoints.rstrip('/')}/{run}/{folder.name}"
+        name = folder.parent / _NAME_FILE
+        if not name.exists():
+            name.parent.mkdir(parents=True, exist_ok=True)
+            write_text(name, f"{folder.absolute().parent.parent.name}-{uuid.uuid4().hex[:12]}")
+        return f"{self.checkpoints.rstrip('/')}/{name.read_text(encoding='utf-8')}/{folder.name}"
 
     def close(self) -> None:
         for task in self.busy:
