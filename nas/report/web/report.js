@@ -48,7 +48,7 @@ function drawHead() {
   $("title").textContent = study.name;
   const budget = Object.entries(study.budget).map(([name, most]) => `${brief(name)} ≤ ${short(most)}`).join(", ");
   const costs = objectives().filter((name) => name !== "accuracy").map(brief).join(" and ");
-  $("question").textContent = `Networks of the space ${study.space} for ${study.data}: accuracy against ${costs || "nothing else"}` +
+  $("question").textContent = (costs ? `Networks of the space ${study.space} for ${study.data}: accuracy against ${costs}` : `The most accurate networks of the space ${study.space} for ${study.data}`) +
     (budget ? `, within ${budget}` : "") + `. Proposed by ${study.sampler}, seed ${study.seed}.`;
   const going = status.done < status.wanted;
   $("state").append(el("b", {}, going ? (status.running ? "The search is running" : "The search can go on") : "The search is complete"),
@@ -315,7 +315,7 @@ const cellValue = (name, i) => (name === "test accuracy" ? tested.get(T.id[i]) ?
 
 function drawTable() {
   const counts = [["front", "the front", FRONT.length], ["trained", "all that were trained to the top", T.outcome.filter((x) => x === "trained").length], ["all", "all candidates", T.id.length]];
-  $("which").append(...counts.map(([name, text, count]) => el("option", { value: name, selected: name === (FRONT.length ? "front" : "all") }, `${text} (${exact(count)})`)));
+  $("which").append(...counts.map(([name, text, count]) => el("option", { value: name, selected: name === (FRONT.length > 1 ? "front" : FRONT.length ? "trained" : "all") }, `${text} (${exact(count)})`)));
   $("which").addEventListener("change", () => { shown = PAGE; drawRows(); });
   $("where").addEventListener("input", () => { shown = PAGE; filter(); });
   $("more").addEventListener("click", () => { shown += 5 * PAGE; drawRows(); });
@@ -374,7 +374,7 @@ function drawRows() {
     if (i === CHOSEN) mark(row, true);
     return row;
   }));
-  $("count").textContent = `${exact(places.length)} candidates` + (places.length > shown ? `, the first ${exact(shown)} shown` : "") + ". Choose one by its id; sort by a heading.";
+  $("count").textContent = `${exact(places.length)} ${places.length === 1 ? "candidate" : "candidates"}` + (places.length > shown ? `, the first ${exact(shown)} shown` : "") + ". Choose one by its id; sort by a heading.";
   $("more").hidden = places.length <= shown;
 }
 
@@ -398,7 +398,8 @@ function drawMatter() {
     $("importance-hint").textContent = `Conditional PED-ANOVA of ${exact(few)} trained candidates; bars span nine tenths of random halves, red marks what chance alone stays below. ` +
       (clear ? `${clear} ${clear === 1 ? "choice is" : "choices are"} clearly above chance.` : "None is clearly above chance: there are too few candidates for so many choices.");
   }
-  if (!D.common.length) $("common-hint").textContent = "No value is more frequent on the front than among all candidates.";
+  if (FRONT.length === 1) $("common-hint").textContent = "The front has one member.";
+  else if (!D.common.length) $("common-hint").textContent = "No value is more frequent on the front than among all candidates.";
   else {
     $("common").append(table(["choice", "value", "on the front", "of all", "by chance"], D.common.map((c) => [el("code", {}, c.choice), String(c.value), `${c.with_it} of ${c.asked}`, percent(c.share), c.probability < 0.0001 ? "< 0.0001" : c.probability.toFixed(4).replace(/0+$/, "").replace(/\.$/, "")])));
     $("common-hint").textContent = "Values more frequent on the front than among all trained candidates, the least likely first. By chance: how often a random choice of as many would have so many with it. Many are looked at, so that a small number is no proof.";
