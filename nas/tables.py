@@ -173,7 +173,7 @@ def receipt(trials: pd.DataFrame, front: pd.DataFrame, rungs: Sequence[Rung], se
         "reached": {str(index + 1): int((candidates["rung"] >= index + 1).sum()) for index in range(len(rungs))},
         "epochs": {
             "spent": round(spent, 6),
-            "saved": round(len(candidates) * passes[-1] - spent, 6),
+            "saved": round(max(0.0, len(candidates) * passes[-1] - spent), 6),  # a rounding error is no saving
             "confirming": round(passes[-1] * int((trials["outcome"] == "confirmation").sum()), 6),
         },
         "audit": {
