@@ -90,7 +90,8 @@ def split(source: Source, validation: int | float, seed: int) -> Splits:
     count = validation if isinstance(validation, int) else round(validation * images)
     _check(source)
     if count >= images:
-        raise refuse("data.validation", validation, f"less than the {images} training images")
+        rule = f"less than the {images} training images, or a share of them such as 0.2"
+        raise refuse("data.validation", validation, rule)
     if not classes <= count <= images - classes:
         rule = f"from {classes} to {images - classes} of the {images} training images: one of each class on either side"
         raise refuse("data.validation", validation, rule)
