@@ -32,10 +32,11 @@ from nas.inputs import InputError, parse_yaml
 from nas.run import Run
 from nas.samplers import SAMPLERS
 from nas.space import Space
-from nas.study import search
+from nas.study import Told, search
 from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
 from nas.study.record import Candidate
+from nas.study.start import _warned
 from nas.study.study import FAILURES, PATIENCE
 from nas.tables import receipt
 
@@ -655,3 +656,16 @@ def fakes_config(file: Path, **changes: Any) -> Any:
     from nas.config import StudyConfig
 
     return StudyConfig.load(file).model_copy(update=changes)
+
+
+@pytest.mark.parametrize(("accuracies", "warns"), [([0.26, 0.25, 0.2, 0.29], True), ([0.26, 0.25, 0.4, 0.2], False)])
+def test_chance_is_called_chance(accuracies: list[float], warns: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Of 100 images of four classes; a candidate that failed, and those behind the first four, say nothing."""
+    heard: list[Told] = []
+    listen = _warned(heard.append, [0, 1, 2, 3] * 25)
+    listen(Told(0, "", "failed", None, {}, 0.0, "boom"))
+    for number, accuracy in enumerate([*accuracies, 0.25]):
+        listen(Told(number, "", "trained", accuracy, {}, 0.0, ""))
+    assert len(heard) == 6
+    says = "none of 4 candidates reads the images better than chance (0.25), so nothing can be chosen: "
+    assert caplog.messages == [says + "make proxy.rungs longer, with another --run"] * warns

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.exceptions import StorageInternalError
 
 from nas.architecture import Architecture
@@ -23,6 +26,10 @@ from nas.study.measuring import measure_front
 from nas.study.record import Told
 from nas.study.study import Study
 from nas.training import pick_device
+
+logger = logging.getLogger("nas")
+_FIRST = 4
+"""Candidates after which it can be seen that a short training is too short."""
 
 
 def search(
@@ -61,7 +68,7 @@ def search(
             run = Run.create(run.folder, config)
             if latency is not None and not run.latency_file.exists():
                 write_json(run.latency_file, latency.to_dict())
-            study = Study(run, space, evaluator, on_told, feasible)
+            study = Study(run, space, evaluator, _warned(on_told, splits.validation.labels), feasible)
             on_start(study)
             exhausted = study.search(first, hours)
             if latency is not None:
@@ -72,6 +79,27 @@ def search(
             raise
         reason = str(error).partition("\n")[0]
         raise InputError(f"{run.folder}: cannot go on: {reason}; nothing is lost, run it again then") from error
+
+
+def _warned(on_told: Callable[[Told], None], labels: Sequence[int] | NDArray[np.int64]) -> Callable[[Told], None]:
+    """`on_told`, and a warning where the first candidates do no better than the most frequent class on each image."""
+    chance = float(np.bincount(labels).max()) / len(labels)
+    limit = chance + 2.0 * math.sqrt(chance * (1.0 - chance) / len(labels))
+    first: list[float] = []
+
+    def warned(told: Told) -> None:
+        on_told(told)
+        if told.outcome == "trained" and told.accuracy is not None and len(first) < _FIRST:
+            first.append(told.accuracy)
+            if len(first) == _FIRST and max(first) <= limit:
+                logger.warning(
+                    "none of %d candidates reads the images better than chance (%.2f), so nothing can be chosen: "
+                    "make proxy.rungs longer, with another --run",
+                    _FIRST,
+                    chance,
+                )
+
+    return warned
 
 
 def _latency(run: Run, config: StudyConfig, space: Space, on_progress: Progress) -> Latency | None:
