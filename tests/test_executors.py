@@ -24,9 +24,9 @@ from nas.data import DataConfig
 from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining, Rung, begin, measure
 from nas.executors import EXECUTORS, Executor
 from nas.executors.executor import Deaths
+from nas.executors.pace import FLOOR_SECONDS, Pace
 from nas.executors.processes import Processes
 from nas.inputs import InputError, damaged
-from nas.study.pace import FLOOR_SECONDS, Pace
 from nas.training import Diverged, Recipe
 
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"

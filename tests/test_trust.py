@@ -29,12 +29,12 @@ from nas.cli import main
 from nas.costs import costs
 from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining
 from nas.executors import EXECUTORS
+from nas.executors.pace import FLOOR_SECONDS
 from nas.executors.serial import Serial
 from nas.inputs import InputError, parse_yaml
 from nas.report.trust import plot_trust, trust_text
 from nas.scores import SCORES
 from nas.space import Space
-from nas.study.pace import FLOOR_SECONDS
 from nas.training import Diverged
 from nas.training.loop import _Run
 from nas.trust import Candidate, Step, trust

@@ -173,7 +173,7 @@ class TrustWatch(Watch):
         self.seconds = self.epochs = 0.0
 
     def start(self, experiment: Experiment) -> None:
-        self.workers = experiment.config.workers
+        self.workers = experiment.workers
         count, done = len(experiment.members), experiment.done
         before = f", {done} of {2 * count} before" if done else ""
         self.line(f"{count} candidates, each trained short and long{before}; results in {experiment.folder}")

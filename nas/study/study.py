@@ -22,6 +22,7 @@ from nas.architecture import Architecture
 from nas.census import Feasible, shown
 from nas.evaluation import Evaluator, Job, Measurement
 from nas.executors import EXECUTORS, Executor
+from nas.executors.pace import Pace
 from nas.inputs import InputError, damaged, read_yaml
 from nas.machine import versions
 from nas.run import Run
@@ -30,7 +31,6 @@ from nas.space import Space
 from nas.storages import Gathered, sole_driver, without_password
 from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
-from nas.study.pace import Pace
 from nas.study.record import Candidate, Told, confirmed_by, told_of
 
 logger = logging.getLogger("nas")

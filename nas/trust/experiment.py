@@ -23,12 +23,12 @@ from nas.config import StudyConfig
 from nas.costs import cost, costs
 from nas.evaluation import Job, Measurement, ProxyTraining, Rung
 from nas.executors import EXECUTORS
+from nas.executors.pace import Pace
 from nas.files import sweep, write_json
 from nas.inputs import InputError
 from nas.network import build
 from nas.run import refuse_changes
 from nas.scores import SCORES, score
-from nas.study.pace import Pace
 from nas.training import Normalisation
 from nas.trust.ranking import Candidate
 
@@ -72,7 +72,9 @@ class Experiment:
         on_step: Callable[[Step], None],
     ) -> None:
         self.folder, self.members, self.trainings = folder, members, trainings
-        self.config, self.on_step = config, on_step
+        self.workers, self.on_step = config.workers, on_step
+        # Of the study's executors only these begin from folders of this machine, and end with it.
+        self.executor = "serial" if config.executor.name == "serial" else "processes"
         self.pace = Pace(config.time_limit)
         self.found: dict[str, dict[str, Measurement]] = {kind: {} for kind in KINDS}
 
@@ -122,9 +124,8 @@ class Experiment:
 
     def _train(self, kind: str) -> None:
         jobs = self._waiting(kind)
-        # Of the study's executors only these begin from folders of this machine, and end with it.
-        name = "serial" if self.config.executor.name == "serial" else "processes"
-        with EXECUTORS[name](self.trainings[kind].evaluator, max(1, min(self.config.workers, len(jobs)))) as executor:
+        workers = max(1, min(self.workers, len(jobs)))
+        with EXECUTORS[self.executor](self.trainings[kind].evaluator, workers) as executor:
             for job in jobs[: executor.workers]:
                 executor.submit(self._limited(kind, job))
             queue = iter(jobs[executor.workers :])
