@@ -228,19 +228,19 @@ class ProxyTraining(Evaluator):
         """Trains on from the job's checkpoints; one that cannot be used costs a warning and the epochs in it."""
         start = time.perf_counter()
         curves: dict[int, list[Epoch]] = {}
-        trained: list[float] = []
         in_int8: list[float] = []
+        scored_in_int8 = self.precision == "int8"
         for index in range(self.seeds):
-            curve, network = self._resumed(job, index)
-            trained += [epoch.validation_accuracy for epoch in curve[-1:] if epoch.validation_accuracy is not None]
-            if self.precision == "int8" or job.rung == self.int8:
+            curves[job.seed + index], network = self._resumed(job, index)
+            if scored_in_int8 or job.rung == self.int8:
                 in_int8.append(self._accuracy_int8(network, job))
-            if self.precision == "int8":
-                curve = [*curve[:-1], replace(curve[-1], validation_accuracy=in_int8[-1])]
-            curves[job.seed + index] = curve
         last = [curve[-1] for curve in curves.values()]
         losses = [epoch.validation_loss for epoch in last if epoch.validation_loss is not None]
-        accuracies = in_int8 if self.precision == "int8" else trained
+        trained = [epoch.validation_accuracy for epoch in last if epoch.validation_accuracy is not None]
+        accuracies = in_int8 if scored_in_int8 else trained
+        if scored_in_int8:
+            for curve, found in zip(curves.values(), in_int8, strict=True):
+                curve[-1] = replace(curve[-1], validation_accuracy=found)
         return Measurement(
             accuracy=statistics.fmean(accuracies),
             loss=statistics.fmean(losses),
@@ -249,7 +249,7 @@ class ProxyTraining(Evaluator):
             seconds=time.perf_counter() - start,
             curve=[{"seed": seed, **asdict(epoch)} for seed, curve in curves.items() for epoch in curve],
             accuracy_int8=statistics.fmean(in_int8) if job.rung == self.int8 else None,
-            accuracy_float32=statistics.fmean(trained) if self.precision == "int8" else None,
+            accuracy_float32=statistics.fmean(trained) if scored_in_int8 else None,
         )
 
     @cached_property

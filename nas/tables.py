@@ -116,7 +116,7 @@ def _row(trial: FrozenTrial, again: list[dict[str, Any]]) -> dict[str, Any]:
         "number": trial.number,
         "id": candidate.get("id", ""),
         "outcome": outcome,
-        "accuracy": statistics.fmean(accuracies) if accuracies else None,
+        "accuracy": _mean(accuracies),
         "accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         **{name: _mean(each.get(name) for each in measured) for name in _PRECISIONS},
         "measurements": len(accuracies),

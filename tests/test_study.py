@@ -32,11 +32,11 @@ from nas.inputs import InputError, parse_yaml
 from nas.run import Run
 from nas.samplers import SAMPLERS
 from nas.space import Space
-from nas.study import Told, search
+from nas.study import search
 from nas.study.climbing import Climbing
 from nas.study.drawing import Exhausted, draw
 from nas.study.record import Candidate
-from nas.study.start import _warned
+from nas.study.start import _warn_of_chance
 from nas.study.study import FAILURES, PATIENCE
 from nas.tables import receipt
 
@@ -658,14 +658,20 @@ def fakes_config(file: Path, **changes: Any) -> Any:
     return StudyConfig.load(file).model_copy(update=changes)
 
 
+CHANCE = "candidates reads the images better than chance (%.2f), so nothing can be chosen: make proxy.rungs longer"
+
+
 @pytest.mark.parametrize(("accuracies", "warns"), [([0.26, 0.25, 0.2, 0.29], True), ([0.26, 0.25, 0.4, 0.2], False)])
 def test_chance_is_called_chance(accuracies: list[float], warns: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Of 100 images of four classes; a candidate that failed, and those behind the first four, say nothing."""
-    heard: list[Told] = []
-    listen = _warned(heard.append, [0, 1, 2, 3] * 25)
-    listen(Told(0, "", "failed", None, {}, 0.0, "boom"))
-    for number, accuracy in enumerate([*accuracies, 0.25]):
-        listen(Told(number, "", "trained", accuracy, {}, 0.0, ""))
-    assert len(heard) == 6
-    says = "none of 4 candidates reads the images better than chance (0.25), so nothing can be chosen: "
-    assert caplog.messages == [says + "make proxy.rungs longer, with another --run"] * warns
+    """Of 100 images of four classes."""
+    _warn_of_chance(accuracies, np.arange(100) % 4)
+    assert caplog.messages == [f"none of 4 {CHANCE % 0.25}, with another --run"] * warns
+
+
+@pytest.mark.usefixtures("quiet_optuna")
+def test_a_search_says_once_that_it_learns_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the first four candidates, whatever was trained before a stop."""
+    proxy = {"rungs": [1], "confirm": 0, "recipe": {"lr": 1e-9, "batch_size": 512}}
+    for trials, said in ((2, 0), (5, 1), (6, 1)):
+        search(fakes.write_study(tmp_path, proxy=proxy, trials=trials), tmp_path / "run")
+        assert sum("better than chance (0.1" in message for message in caplog.messages) == said

@@ -382,8 +382,8 @@ def test_workers_end_in_any_order(finished: tuple[Path, Any], tmp_path: Path, mo
     assert [each.long_accuracy for each in found.candidates] == list(expected["long_accuracy"])
 
 
-def test_a_training_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one worker, too: in a process of its own, with a limit."""
+def test_trainings_have_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one worker, too: in a process of its own, which can be ended."""
     limits: list[float] = []
 
     class Limits(Serial):

@@ -10,7 +10,7 @@ from nas.architecture import Architecture
 from nas.config import LatencyConfig
 from nas.files import write_json
 from nas.inputs import InputError
-from nas.latency import RUNTIMES, Bench, in_int8, open_source
+from nas.latency import Bench, in_int8, open_source
 from nas.latency.table import Progress
 from nas.run import Run
 
@@ -27,18 +27,17 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     new = [each for each in new if each.id not in known]
     if not new:
         return
-    source = open_source(run.config.latency.runtime, run.config.latency.threads, on_progress)
-    if not isinstance(source, Bench):
-        return
-    on_progress("members of the front", 0, len(new))
-    timings = source.again(new)
-    found = {member.id: source.table.ms(timing) for member, timing in zip(new, timings, strict=True)}
+    runtimes = {"": run.config.latency.runtime}
     if run.config.latency.int8:
-        name = in_int8(run.config.latency.runtime)
-        bench = Bench(name, RUNTIMES[name], run.config.latency.threads, on_progress)
-        on_progress("members of the front in int8", 0, len(new))
-        for member, timing in zip(new, bench.again(new), strict=True):
-            found[member.id] |= {f"int8_{name}": value for name, value in bench.table.ms(timing).items()}
+        runtimes["int8_"] = in_int8(run.config.latency.runtime)
+    found: dict[str, dict[str, float]] = {member.id: {} for member in new}
+    for prefix, runtime in runtimes.items():
+        source = open_source(runtime, run.config.latency.threads, on_progress)
+        if not isinstance(source, Bench):
+            return
+        on_progress("members of the front" + " in int8" * bool(prefix), 0, len(new))
+        for member, timing in zip(new, source.again(new), strict=True):
+            found[member.id] |= {f"{prefix}{name}": value for name, value in source.table.ms(timing).items()}
     write_json(run.measured_file, known | found)
 
 

@@ -68,7 +68,14 @@ def search(
             run = Run.create(run.folder, config)
             if latency is not None and not run.latency_file.exists():
                 write_json(run.latency_file, latency.to_dict())
-            study = Study(run, space, evaluator, _warned(on_told, splits.validation.labels), feasible)
+
+            def heard(told: Told) -> None:
+                on_told(told)
+                if told.outcome == "trained" and study.trained == _FIRST:
+                    known = [each.accuracy for each in study.record.values() if each.accuracy is not None]
+                    _warn_of_chance(known, splits.validation.labels)
+
+            study = Study(run, space, evaluator, heard, feasible)
             on_start(study)
             exhausted = study.search(first, hours)
             if latency is not None:
@@ -81,25 +88,16 @@ def search(
         raise InputError(f"{run.folder}: cannot go on: {reason}; nothing is lost, run it again then") from error
 
 
-def _warned(on_told: Callable[[Told], None], labels: Sequence[int] | NDArray[np.int64]) -> Callable[[Told], None]:
-    """`on_told`, and a warning where the first candidates do no better than the most frequent class on each image."""
+def _warn_of_chance(accuracies: Sequence[float], labels: NDArray[np.int64]) -> None:
+    """Warns where none is better than what the most frequent class on each image would be, by two deviations."""
     chance = float(np.bincount(labels).max()) / len(labels)
-    limit = chance + 2.0 * math.sqrt(chance * (1.0 - chance) / len(labels))
-    first: list[float] = []
-
-    def warned(told: Told) -> None:
-        on_told(told)
-        if told.outcome == "trained" and told.accuracy is not None and len(first) < _FIRST:
-            first.append(told.accuracy)
-            if len(first) == _FIRST and max(first) <= limit:
-                logger.warning(
-                    "none of %d candidates reads the images better than chance (%.2f), so nothing can be chosen: "
-                    "make proxy.rungs longer, with another --run",
-                    _FIRST,
-                    chance,
-                )
-
-    return warned
+    if max(accuracies) <= chance + 2.0 * math.sqrt(chance * (1.0 - chance) / len(labels)):
+        logger.warning(
+            "none of %d candidates reads the images better than chance (%.2f), so nothing can be chosen: "
+            "make proxy.rungs longer, with another --run",
+            len(accuracies),
+            chance,
+        )
 
 
 def _latency(run: Run, config: StudyConfig, space: Space, on_progress: Progress) -> Latency | None:

@@ -73,7 +73,7 @@ class Experiment:
     ) -> None:
         self.folder, self.members, self.trainings = folder, members, trainings
         self.workers, self.on_step = config.workers, on_step
-        # Of the study's executors only these begin from folders of this machine, and end with it.
+        # Not on a cluster, whose nodes need not see this folder.
         self.executor = "serial" if config.executor.name == "serial" else "processes"
         self.pace = Pace(config.time_limit)
         self.found: dict[str, dict[str, Measurement]] = {kind: {} for kind in KINDS}

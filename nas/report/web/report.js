@@ -48,7 +48,7 @@ function drawHead() {
   $("title").textContent = study.name;
   const budget = Object.entries(study.budget).map(([name, most]) => `${brief(name)} ≤ ${short(most)}`).join(", ");
   const costs = objectives().filter((name) => name !== "accuracy").map(brief).join(" and ");
-  $("question").textContent = (costs ? `Networks of the space ${study.space} for ${study.data}: accuracy against ${costs}` : `The most accurate networks of the space ${study.space} for ${study.data}`) +
+  $("question").textContent = `Networks of the space ${study.space} for ${study.data}: accuracy ${costs ? `against ${costs}` : "alone"}` +
     (budget ? `, within ${budget}` : "") + `. Proposed by ${study.sampler}, seed ${study.seed}.`;
   const going = status.done < status.wanted;
   $("state").append(el("b", {}, going ? (status.running ? "The search is running" : "The search can go on") : "The search is complete"),
@@ -315,7 +315,8 @@ const cellValue = (name, i) => (name === "test accuracy" ? tested.get(T.id[i]) ?
 
 function drawTable() {
   const counts = [["front", "the front", FRONT.length], ["trained", "all that were trained to the top", T.outcome.filter((x) => x === "trained").length], ["all", "all candidates", T.id.length]];
-  $("which").append(...counts.map(([name, text, count]) => el("option", { value: name, selected: name === (FRONT.length > 1 ? "front" : FRONT.length ? "trained" : "all") }, `${text} (${exact(count)})`)));
+  const begin = ["all", "trained"][FRONT.length] || "front";
+  $("which").append(...counts.map(([name, text, count]) => el("option", { value: name, selected: name === begin }, `${text} (${exact(count)})`)));
   $("which").addEventListener("change", () => { shown = PAGE; drawRows(); });
   $("where").addEventListener("input", () => { shown = PAGE; filter(); });
   $("more").addEventListener("click", () => { shown += 5 * PAGE; drawRows(); });
