@@ -129,6 +129,11 @@ class RetrainConfig(Config):
             raise ValueError("parts whose `until` rises")
         return value
 
+    def parts(self, epochs: int) -> list[tuple[int, float]]:
+        """What a training of `epochs` falls into: the last epoch of each part, and its multiple of the resolution."""
+        begins = [(min(round(part.until * epochs), epochs - 1), part.resolution) for part in self.progressive]
+        return [*((until, multiple) for until, multiple in begins if until), (epochs, 1.0)]
+
     def found_from(self, base: Path) -> RetrainConfig:
         """The same with an absolute path of the weights, where they are a file."""
         if self.weights in {None, IMAGENET}:

@@ -191,12 +191,8 @@ class _Training:
             return int(json.loads(file.read_text(encoding="utf-8"))["threads"])
 
     def _before(self, images: Images) -> list[Stage]:
-        full, epochs = self.architecture.resolution, self.recipe.epochs
-        parts = [
-            (min(round(part.until * epochs), epochs - 1), round(part.resolution * full))
-            for part in self.config.progressive
-        ]
-        return [Stage(until, images, max(1, resolution)) for until, resolution in parts if until]
+        full, parts = self.architecture.resolution, self.config.parts(self.recipe.epochs)[:-1]
+        return [Stage(until, images, max(1, round(multiple * full))) for until, multiple in parts]
 
     def _write(self, folder: Path, network: Network, curve: list[Epoch], splits: Splits, images: int) -> None:
         write_text(folder / "architecture.yaml", self.architecture.to_yaml())

@@ -395,6 +395,7 @@ def torchrun(*arguments: str) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=220, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "UserWarning" not in done.stderr, done.stderr[-2000:]
     return done.stdout.splitlines()
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 
 from nas.architecture import Architecture, Stage
-from nas.config import StudyConfig
+from nas.config import ProgressConfig, RetrainConfig, StudyConfig
 from nas.costs import COSTS, costs
 from nas.evaluation import Measurement
 from nas.inputs import InputError
@@ -586,14 +586,24 @@ EPOCH = Epoch(2, 0.1, 1.25, 0.5, None, None, 30.0)
 
 @pytest.mark.parametrize("screen", [False], indirect=True)
 def test_a_training_in_a_file(screen: io.StringIO) -> None:
-    with TrainingWatch(4) as watch:
+    with TrainingWatch([(4, 1.0)]) as watch:
         watch.epoch(EPOCH)
     assert screen.getvalue() == "epoch 2/4: loss 1.250, accuracy 0.5000 | 30 s each, 60 s left\n"
 
 
+@pytest.mark.parametrize("screen", [False], indirect=True)
+def test_a_training_at_rising_resolution_says_what_the_dearer_epochs_will_take(screen: io.StringIO) -> None:
+    retrain = RetrainConfig(epochs=4, progressive=[ProgressConfig(until=0.5, resolution=0.5)])
+    with TrainingWatch(retrain.parts(4)) as watch:
+        watch.epoch(replace(EPOCH, epoch=1, seconds=5.0))
+        watch.epoch(replace(EPOCH, epoch=3, seconds=20.0))
+    one, three = screen.getvalue().splitlines()
+    assert one.endswith("5 s each, 45 s left") and three.endswith("20 s each, 20 s left")
+
+
 @pytest.mark.parametrize("screen", [True], indirect=True)
 def test_a_training_in_a_terminal(screen: io.StringIO) -> None:
-    with TrainingWatch(4) as watch:
+    with TrainingWatch([(4, 1.0)]) as watch:
         assert "0/4" in screen.getvalue()
         watch.epoch(EPOCH)
     last = screen.getvalue().rpartition("\x1b[2K")[2]

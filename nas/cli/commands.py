@@ -200,11 +200,12 @@ def _retrain(options: argparse.Namespace) -> None:
 
     run = Run.open(options.run)
     epochs = run.config.retrain_recipe(options.epochs).epochs
+    assert run.config.retrain is not None, "or there is no recipe"
     if options.device is not None:
         check_device(options.device, "--device")
     elif run.config.device is not None:
         check_device(run.config.device, f"{run.study_file}: device (choose another with --device)")
-    with TrainingWatch(epochs) as watch:
+    with TrainingWatch(run.config.retrain.parts(epochs)) as watch:
         done = retrain(
             run,
             options.pick,

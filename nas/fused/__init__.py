@@ -220,7 +220,8 @@ class _Depthwise(torch.autograd.Function):
         dtaps = torch.empty_like(taps)
         sizes = (int(x.dtype == torch.bfloat16), k, ctx.conv.stride[0], images, height, width, channels)
         _call(ctx.library.depthwise_backward, *sizes, x, taps, dy, dx, dtaps)
-        return dx, dtaps.t().reshape(weight.shape).contiguous(), None, None
+        # In the strides of the weights, or DistributedDataParallel warns of every network.
+        return dx, torch.empty_like(weight).copy_(dtaps.t().reshape(weight.shape)), None, None
 
 
 def _call(function: Any, *arguments: int | float | Tensor) -> None:

@@ -139,9 +139,11 @@ class SearchWatch(Watch):
 class TrainingWatch(Watch):
     """Loss, accuracy and time left, by epoch."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, parts: Sequence[tuple[int, float]]) -> None:
+        """Of `RetrainConfig.parts`. An epoch is expected to take time by the square of its resolution."""
         super().__init__()
-        self.epochs = epochs
+        self.epochs = parts[-1][0]
+        self.work = [next(x for last, x in parts if number <= last) ** 2 for number in range(1, self.epochs + 1)]
         self.trained = False
 
     def __enter__(self) -> Self:
@@ -157,7 +159,7 @@ class TrainingWatch(Watch):
         result = f"loss {epoch.train_loss:.3f}, accuracy {epoch.train_accuracy:.4f}"
         if epoch.validation_accuracy is not None:
             result += f", validation {epoch.validation_accuracy:.4f}"
-        left = epoch.seconds * (self.epochs - epoch.epoch)
+        left = epoch.seconds * sum(self.work[epoch.epoch :]) / self.work[epoch.epoch - 1]
         notes = [result, f"{duration(epoch.seconds)} each, {duration(left)} left"]
         self.show(epoch.epoch, self.epochs, notes)
         if not self.live:
