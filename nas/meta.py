@@ -73,6 +73,7 @@ def _broadcast(x: Tensor, y: Tensor | float, **_: Any) -> list[int]:
 
 _ATEN = torch.ops.aten
 SHAPES: dict[Any, Callable[..., Sequence[int] | None]] = {
+    _ATEN._adaptive_avg_pool3d.default: lambda x, sides: (*x.shape[:-3], *sides),
     _ATEN.add.Tensor: _broadcast,
     _ATEN.addmm.default: lambda bias, x, weight, **_: (len(x), weight.shape[1]),
     _ATEN.avg_pool2d.default: _pooled,
