@@ -236,7 +236,7 @@ timed in turn, so that a busy machine changes little."""
 
 
 def _add_runtime(parser: argparse.ArgumentParser) -> None:
-    rule = "onnxruntime (default), executorch, eager or cuda"
+    rule = "onnxruntime (default), onnxruntime-int8, executorch, eager, cuda or an imported device"
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help=rule)
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of one inference (default 1)")
 
