@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nas.data.splits import Images
 from nas.inputs import InputError
 
 _RESIDENT_SHARE = 0.25
@@ -58,15 +60,14 @@ class Draws:
 class Batches:
     """Images (n, h, w, channels) as float32 input (batch, channels, resolution, resolution), channels last in memory.
 
-    On the CPU `pixels` are read where they are: they may be memory-mapped and read-only. On other devices they are
+    On the CPU their pixels are read where they are: they may be memory-mapped and read-only. On other devices they are
     copied there if they fill at most a quarter of the memory that is free, else each batch is.
     Raises InputError if there are no images or the augmentation or `normalisation` has another number of channels.
     """
 
     def __init__(
         self,
-        pixels: NDArray[np.uint8],
-        labels: NDArray[np.int64],
+        images: Images,
         normalisation: Normalisation,
         resolution: int,
         device: torch.device,
@@ -75,7 +76,7 @@ class Batches:
     ) -> None:
         self._augmentation = augmentation or Augmentation()
         self._resolution, self._device, self._channels_last = resolution, device, channels_last
-        self._count, self._height, self._width, self._channels = pixels.shape
+        self._count, self._height, self._width, self._channels = images.shape
         if not self._count:
             raise InputError("images: there are none")
         if not len(normalisation.mean) == len(normalisation.std) == self._channels:
@@ -83,10 +84,10 @@ class Batches:
             raise InputError(f"normalisation has {counts}, but must have one for each of {self._channels} channels")
         if self._augmentation.trivial_augment and self._channels not in {1, 3}:
             raise InputError(f"trivial_augment is for images of 1 or 3 channels, not {self._channels}")
-        self._pixels: NDArray[np.uint8] | Tensor = np.asarray(pixels)
-        if pixels.nbytes <= _RESIDENT_SHARE * _free_bytes(device):
-            self._pixels = torch.from_numpy(np.array(pixels)).to(device)
-        self._labels = torch.from_numpy(np.array(labels, np.int64)).to(device)
+        self._images: Images | Tensor = images
+        if math.prod(images.shape) <= _RESIDENT_SHARE * _free_bytes(device):
+            self._images = torch.from_numpy(images.gather()).to(device)
+        self._labels = torch.from_numpy(np.array(images.labels, np.int64)).to(device)
         mean, std = (torch.tensor(x, dtype=torch.float64) for x in (normalisation.mean, normalisation.std))
         self._scale = (1 / (255 * std)).float().repeat(self._width).to(device)
         self._shift = (-mean / std).float().repeat(self._width).to(device)
@@ -142,9 +143,9 @@ class Batches:
 
     def _fetch(self, where: Tensor) -> Tensor:
         """uint8 (batch, h, w, channels) on the device; a copy."""
-        if isinstance(self._pixels, Tensor):
-            return self._pixels.index_select(0, where.to(self._device))
-        batch, cuda = torch.from_numpy(np.take(self._pixels, where.numpy(), axis=0)), self._device.type == "cuda"
+        if isinstance(self._images, Tensor):
+            return self._images.index_select(0, where.to(self._device))
+        batch, cuda = torch.from_numpy(self._images.gather(where.numpy())), self._device.type == "cuda"
         return (batch.pin_memory() if cuda else batch).to(self._device, non_blocking=cuda)
 
     def _crop(self, pixels: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:

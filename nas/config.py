@@ -21,7 +21,7 @@ from nas.inputs import Config, InputError, Quantity, checked, choices, parse_val
 from nas.latency import LATENCY, check_int8, check_runtime
 from nas.samplers import check_sampler
 from nas.space import Space
-from nas.storages import open_database, without_password
+from nas.storages import absolute, open_database, without_password
 from nas.training import PUBLISHED, Recipe
 from nas.weights import IMAGENET, WEIGHTS_RULE
 
@@ -181,8 +181,9 @@ class StudyConfig(Config):
     def load(cls, path: Path | str, overrides: Iterable[str] = ()) -> Self:
         """Reads a file and applies `overrides` (`key.path=value`, the value as YAML), to search on this machine.
 
-        Relative paths count from the file (space, enqueue, retrain.weights, data.root) and become absolute; a data.root
-        among the overrides counts from the working directory. Raises InputError naming place, value and rule.
+        Relative paths count from the file (space, enqueue, retrain.weights, data.root, an SQLite storage) and become
+        absolute; data.root and storage among the overrides count from the working directory. Raises InputError naming
+        place, value and rule.
         """
         path = Path(path)
         data = read_yaml(path)
@@ -190,20 +191,26 @@ class StudyConfig(Config):
         section = data.get("data")
         if isinstance(section, dict) and isinstance(root := section.get("root"), str) and root.strip():
             data["data"] = section | {"root": str(base / os.path.expanduser(root))}
+        if isinstance(storage := data.get("storage"), str):
+            data["storage"] = absolute(storage, base, f"{path}: storage")
         for override in overrides:
             _override(data, override)
         config = cls.of(data, str(path))
         if config.device is not None:
             check_device(config.device, f"{path}: device")
-        if config.storage is not None:
-            open_database(config.storage, f"{path}: storage")
-        root = config.data.root
+        if config.latency is not None:
+            check_runtime(config.latency.runtime, f"{path}: latency.runtime")
+        root, storage = config.data.root, config.storage
+        if storage is not None:
+            storage = absolute(storage, Path.cwd(), f"{path}: storage")
+            open_database(storage, f"{path}: storage")
         return config.model_copy(
             update={
                 "space": str(base / config.space),
                 "enqueue": [str(base / item) for item in config.enqueue],
                 "data": config.data.model_copy(update={"root": root and str(Path(root).absolute())}),
                 "retrain": config.retrain and config.retrain.found_from(base),
+                "storage": storage,
             }
         )
 
@@ -221,10 +228,8 @@ class StudyConfig(Config):
                 raise refuse(f"{where}: budget: name", name, choices(OBJECTIVES[1:]))
         if LATENCY in {*config.objectives, *config.budget} and config.latency is None:
             raise InputError(f"{where}: {LATENCY} needs to know where: add latency: {{runtime: onnxruntime}}")
-        if config.latency is not None:
-            check_runtime(config.latency.runtime, f"{where}: latency.runtime")
-            if config.latency.int8:
-                check_int8(config.latency.runtime, f"{where}: latency.runtime")
+        if config.latency is not None and config.latency.int8:
+            check_int8(config.latency.runtime, f"{where}: latency.runtime")
         if config.data.source not in DATASETS:
             raise refuse(f"{where}: data.source", config.data.source, choices(DATASETS))
         check_sampler(config.sampler.name, config.sampler.options, f"{where}: sampler")

@@ -73,19 +73,28 @@ def export(
     network, images = trained.network(), trained.images(splits.validation, IMAGES)
     proof = write_proven(format_, network, trained.card, images, file)
     facts = {**trained.facts(form), **asdict(proof), "bytes": file.stat().st_size, "versions": made_with(format_)}
+    write_json(beside := file.with_name(f"{file.name}.json"), facts)
     if int8:
         facts["int8"] = _quantised(trained, splits, format_, file)
-    write_json(file.with_name(f"{file.name}.json"), facts)
+        write_json(beside, facts)
     return Exported(file, facts)
 
 
 def _quantised(trained: Trained, splits: Splits, form: Format, file: Path) -> dict[str, Any]:
-    """Writes the int8 file beside `file`, and measures both."""
+    """Writes the int8 file beside `file`, once the runtime has read it and scored it, and measures both."""
     assert form.quantise is not None
     quantise, small = form.quantise, file.with_name(f"{file.stem}-int8{form.suffix}")
     calibration = trained.images(splits.train, CALIBRATION)
-    write_whole(small, lambda temporary: quantise(file, calibration, temporary))
-    whole, eighth = (form.load(each) for each in (file, small))
+    predicts = [form.load(file)]
+    accuracies: list[float] = []
+
+    def write(temporary: Path) -> None:
+        quantise(file, calibration, temporary)
+        predicts.append(form.load(temporary))
+        accuracies.extend(accuracy(each, trained.batches(splits.validation).arrays()) for each in predicts)
+
+    write_whole(small, write)
+    whole, eighth = predicts
     image = calibration[:1]
     runs = [lambda: whole(image), lambda: eighth(image)]
     timings = measure(runs, runs[0], NETWORKS, one_thread=True)
@@ -94,8 +103,8 @@ def _quantised(trained: Trained, splits: Splits, form: Format, file: Path) -> di
         "file": small.name,
         "bytes": small.stat().st_size,
         "images": len(splits.validation),
-        "accuracy": accuracy(whole, trained.batches(splits.validation).arrays()),
-        "accuracy_int8": accuracy(eighth, trained.batches(splits.validation).arrays()),
+        "accuracy": accuracies[0],
+        "accuracy_int8": accuracies[1],
         "latency_ms": ms[0],
         "latency_int8_ms": ms[1],
         "latency_ratio": ms[1] / ms[0],
@@ -110,6 +119,8 @@ class Trained:
     folder: Path
     card: Card
     data: DataConfig
+    trained_on: str
+    """The splits, as in `retrain.data` of a study."""
 
     @classmethod
     def find(cls, place: Path | str, pick: str, data_root: str | None) -> Trained:
@@ -122,7 +133,7 @@ class Trained:
             moments = tuple(result["mean"]), tuple(result["std"])
             card = Card(result["id"], channels, side, *moments, tuple(result["classes"]))
             data = {key: value for key, value in result["data"].items() if key != "trained_on"}
-            return cls(folder, card, DataConfig(**data, root=root))
+            return cls(folder, card, DataConfig(**data, root=root), result["data"]["trained_on"])
 
     def network(self) -> Network:
         return load(self.folder)
@@ -132,7 +143,7 @@ class Trained:
 
     def batches(self, images: Images) -> Batches:
         normalisation = Normalisation(self.card.mean, self.card.std)
-        return Batches(images.pixels, images.labels, normalisation, self.card.resolution, torch.device("cpu"))
+        return Batches(images, normalisation, self.card.resolution, torch.device("cpu"))
 
     def images(self, images: Images, count: int) -> Floats:
         """(n, channels, resolution, resolution) normalised, of at most `count` images, every class in proportion."""
@@ -140,7 +151,13 @@ class Trained:
         return next(batches.arrays(count))[0]
 
     def facts(self, form: str) -> dict[str, Any]:
-        return {"id": self.card.id, "format": form, "retrained": str(self.folder), "input": self.card.texts()["input"]}
+        return {
+            "id": self.card.id,
+            "format": form,
+            "retrained": str(self.folder),
+            "trained_on": self.trained_on,
+            "input": self.card.texts()["input"],
+        }
 
 
 def made_with(form: Format) -> dict[str, str]:

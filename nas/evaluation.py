@@ -117,14 +117,15 @@ class Evaluator(ABC):
 def measure(evaluator: Evaluator, job: Job) -> Measurement:
     """The evaluator's measurement; what goes wrong with a candidate, or a value that is none, is its failure.
 
-    Raises what is not the candidate's fault: InputError, and OSError where the disk is full or cannot be written.
+    Raises what is not the candidate's fault: InputError, OSError where the disk is full or cannot be written, and
+    AcceleratorError, after which this process cannot use its GPU any more.
     """
     start = time.perf_counter()
     if begin(job.folder) > ATTEMPTS:
         return Measurement(failure=f"was begun {ATTEMPTS} times and did not get through an epoch")
     try:
         return _checked(evaluator.evaluate(job))
-    except InputError:
+    except (InputError, torch.AcceleratorError):
         raise
     except Diverged as error:
         failure = f"diverged: {error}"
@@ -201,7 +202,7 @@ class ProxyTraining(Evaluator):
 
     @cached_property
     def _shares(self) -> dict[float, Images]:
-        """Parts of the training set that were used: each is a copy."""
+        """Parts of the training set that were used."""
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -261,7 +262,7 @@ class ProxyTraining(Evaluator):
         normalisation = Normalisation(self.splits.mean, self.splits.std)
         resolution = self._stage(job.rung, job.architecture).resolution
         calibration, validation = (
-            Batches(images.pixels, images.labels, normalisation, resolution, torch.device("cpu"))
+            Batches(images, normalisation, resolution, torch.device("cpu"))
             for images in (self._calibration, self.splits.validation)
         )
         predict = int8_predict(network.cpu(), next(calibration.arrays(CALIBRATION))[0])

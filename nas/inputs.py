@@ -67,7 +67,7 @@ def damaged(what: str, rule: str = "") -> Iterator[None]:
     except InputError:
         raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or type(error).__name__ == "AcceleratorError":  # a GPU that failed
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"{what} is damaged ({reason}){rule and f'; {rule}'}") from None

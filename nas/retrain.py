@@ -22,7 +22,7 @@ from nas.data import DataConfig, Splits
 from nas.data import load as load_data
 from nas.data.splits import Images
 from nas.files import sweep, write_json, write_text, write_whole
-from nas.inputs import InputError, damaged, refuse
+from nas.inputs import InputError, damaged, is_out_of_memory, refuse
 from nas.machine import hardware, versions
 from nas.network import Network, build
 from nas.run import Run
@@ -74,7 +74,7 @@ def retrain(
     The folder gets architecture.yaml, weights.safetensors, curve.csv, README.md (its card) and result.json; one that
     has a result.json is finished and is returned as it is. Raises InputError for a candidate that is not there, for
     weights that do not fit it, or a folder that was begun with another recipe, data or weights or is being trained by
-    another process, or if the loss is not finite.
+    another process, or if the loss is not finite or the memory too small.
     """
     architecture = Architecture.load(pick) if pick.endswith(".yaml") else run.pick(pick)[0]
     recipe, config = run.config.retrain_recipe(epochs), run.config.retrain
@@ -99,6 +99,12 @@ def retrain(
                 return Retrained(folder, training.finish(folder, network, on_epoch))
             except Diverged as error:
                 raise InputError(f"{folder}: {error}") from None
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).strip().partition("\n")[0]
+                rule = "a smaller retrain.recipe.batch_size needs less"
+                raise InputError(f"{folder}: out of memory ({reason}); {rule}") from None
 
 
 @dataclass(frozen=True)

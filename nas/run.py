@@ -164,16 +164,17 @@ class Run:
             raise InputError(f"{self.folder}: has no {JOURNAL} yet: the search has not begun")
         return open_journal(journal, repair)
 
-    def record(self) -> tuple[list[FrozenTrial], list[float]]:
-        """The trials, in the order of the numbers, not to be changed; and when the search was begun and gone on with,
-        in seconds since 1970. Raises InputError if there is none."""
+    def record(self) -> tuple[list[FrozenTrial], list[float], str | None]:
+        """The trials, in the order of the numbers, not to be changed; when the search was begun and gone on with, in
+        seconds since 1970; and how it ended: `complete`, or why it stopped before (empty: it has not ended; None: an
+        earlier version did not note it). Raises InputError if there is none."""
         storage = self.open_storage()
         try:
             study = storage.get_study_id_from_name(self.config.name)
         except KeyError:
             raise InputError(f"{self.folder}: its storage has no study named {self.config.name}") from None
-        sittings = storage.get_study_user_attrs(study).get("sittings", [])
-        return storage.get_all_trials(study, deepcopy=False), sittings
+        attrs = storage.get_study_user_attrs(study)  # first: of a search that has ended, all trials are there
+        return storage.get_all_trials(study, deepcopy=False), attrs.get("sittings", []), attrs.get("ended")
 
     def all_trials(self) -> list[FrozenTrial]:
         """The trials of the `record`."""

@@ -126,7 +126,7 @@ def _row(trial: FrozenTrial, again: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: known.get(name) for name in (*COSTS, LATENCY)},
         "reason": attrs.get("reason", ""),
         "epochs": last.get("epochs", 0),
-        "seconds": float(sum(rung["seconds"] for rung in rungs)),
+        "seconds": float(sum(rung["seconds"] for rung in rungs) + attrs.get("seconds", 0.0)),  # those of a failure
         "stages": str(Architecture.from_dict(architecture)) if architecture else "",
         "rungs": json.dumps(rungs),
         "architecture": json.dumps(architecture) if architecture else "",

@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.inputs import InputError
+from nas.blocks import BLOCKS
+from nas.inputs import InputError, refuse
 from nas.network import Network, build
 from nas.weights import WEIGHTS_FILE
 
@@ -26,8 +27,20 @@ default_cfgs: dict[str, Any] = {}
 class TimmNetwork(Network):
     """A network with the methods that timm's tools call. Its tensors have the names of `Network`'s."""
 
-    def __init__(self, architecture: Architecture, num_classes: int | None = None, in_chans: int | None = None) -> None:
-        """With other classes (0: no classifier) or image channels than the architecture's, where they are given."""
+    def __init__(
+        self,
+        architecture: Architecture,
+        num_classes: int | None = None,
+        in_chans: int | None = None,
+        img_size: int | tuple[int, int] | None = None,
+    ) -> None:
+        """With other classes (0: no classifier) or image channels than the architecture's, where they are given.
+
+        timm gives `img_size` to networks of a fixed one. Raises InputError if that is not the architecture's.
+        """
+        size = architecture.resolution
+        if img_size not in (None, size, (size, size)):
+            raise refuse("img_size", img_size, f"{size} as architecture {architecture.id} has it")
         head = architecture.stages[-1]
         stages = (*architecture.stages[:-1], replace(head, c=num_classes or head.c))
         changed = replace(architecture, stages=stages, in_channels=in_chans or architecture.in_channels)
@@ -61,8 +74,10 @@ class TimmNetwork(Network):
     def reset_classifier(self, num_classes: int) -> None:
         """A new classifier; with 0 classes none: the output is (batch, num_features)."""
         self.num_classes = num_classes
-        bias = getattr(self.get_classifier(), "bias", None) is not None
-        new: nn.Module = nn.Linear(self.num_features, num_classes, bias) if num_classes else nn.Identity()
+        new: nn.Module = nn.Identity()
+        if num_classes:
+            alone = Architecture((replace(self.architecture.stages[-1], c=num_classes),), 1, self.num_features)
+            new = build(alone).get_submodule("layers.0.layers.3").to(next(self.parameters()))
         self._head()[3] = new
 
 
@@ -110,7 +125,7 @@ def _cfg(folder: Path, architecture: Architecture) -> dict[str, Any]:
         "num_classes": architecture.classes,
         "label_names": names,
         "input_size": size,
-        "fixed_input_size": False,
+        "fixed_input_size": any(BLOCKS[layer.block].one_resolution for layer in architecture.layers),
         "interpolation": "bilinear",
         "crop_pct": 1.0,
         "mean": mean,

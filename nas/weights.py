@@ -43,7 +43,8 @@ class Start:
 def load_weights(network: Network, weights: nn.Module | Tensors | Path | str) -> Start:
     """Gives `network` the values of `weights`; where the class count differs, the classifier keeps its own.
 
-    Those are of the seed that `build` was given. The resolution makes no difference: no tensor depends on it.
+    Those are of the seed that `build` was given. The resolution makes no difference but to blocks whose
+    tensors follow from it, such as CSE (`one_resolution`).
 
     `weights` is a `torchvision.models.mobilenet_v2` of any width_mult, its state dict, a .pth or .safetensors file of
     that, a folder that `nas retrain` made of the same architecture, or "imagenet": torchvision's own
@@ -154,8 +155,8 @@ def _matched(network: Network, tensors: Tensors, source: str) -> dict[str, Tenso
     own = network.state_dict()
     head = f"layers.{len(network.layers) - 1}."
     values, classes = {}, None
-    # Strict, because both end with the one linear layer: of different lengths they differ in shape before.
-    for name, theirs in zip(own, _layout(own, tensors, source), strict=True):
+    names = _layout(own, tensors, source)
+    for name, theirs in zip(own, names, strict=False):
         layer = name.split(".")[1]
         place = f"layers[{layer}] ({network.architecture.layers[int(layer)].block})"
         wanted = list(own[name].shape)
@@ -168,6 +169,8 @@ def _matched(network: Network, tensors: Tensors, source: str) -> dict[str, Tenso
             raise InputError(f"{source}: {theirs} has shape {found}, but must be the {wants} of the network's {place}")
         if wanted == list(own[name].shape):
             values[name] = tensors[theirs]
+    if len(names) != len(own):  # both end with the one linear layer, and one of them has no bias
+        raise InputError(f"{source}: has {len(names)} tensors, but must have {len(own)} as the network does")
     return values
 
 

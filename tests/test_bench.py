@@ -128,12 +128,32 @@ def test_every_player_plays(csv: Path, player: str) -> None:
 def test_a_walk_goes_by_the_other_cost_where_depth_is_equal(tmp_path: Path) -> None:
     """Front after front of the greatest depth and least params; of two rows that are equal in all, one at a time."""
     rows = [(0, 1, 5, 1), (1, 2, 5, 1), (2, 2, 9, 1), (3, 2, 9, 1), (4, 1, 7, 2)]
-    data = pd.DataFrame(rows, columns=["row", "feature.depth", "cost.macs", "cost.params"]).assign(accuracy=0.5)
-    data.to_csv(tmp_path / "made.csv", index=False)
+    data = pd.DataFrame(rows, columns=["row", "feature.depth", "cost.macs", "cost.params"])
+    data.assign(accuracy=data["row"] / 10).to_csv(tmp_path / "made.csv", index=False)
     task = Task(read_table(tmp_path / "made.csv"), "params")
     found = [list(WALKS["walk-depth"](task, seed)) for seed in range(8)]
     assert {tuple(sorted(walk[:2])) for walk in found} == {(2, 3)} and {walk[0] for walk in found} == {2, 3}
     assert {walk[2] for walk in found} == {1}
+
+
+def test_a_walk_needs_what_it_goes_by_before_anyone_plays(csv: Path) -> None:
+    frame().drop(columns="feature.depth").to_csv(csv, index=False)
+    told: list[str] = []
+    with pytest.raises(InputError, match=r"made: has no column for feature\.depth, which walk-depth goes by"):
+        play_all(
+            Task(read_table(csv), "params"), ["walk", "walk-depth"], 1, 5, on_played=lambda x: told.append(x.player)
+        )
+    assert told == []
+
+
+def test_the_reference_is_of_what_is_within_the_budget(csv: Path) -> None:
+    table = read_table(csv)
+    assert Task(table, "params").reference == (np.median(table.accuracy.mean(axis=1)), table.costs["params"].max())
+    tight = Task(table, "params", {"params": 111.0})  # its four rows are among the least accurate of all
+    assert tight.reference == (pytest.approx(0.535), 111) and tight.volumes(range(60))[-1] == pytest.approx(1)
+    says = "made: has no row within the budget that is better than the reference, accuracy 0.5050 and params 100"
+    with pytest.raises(InputError, match=says):
+        Task(table, "params", {"params": 100.0})
 
 
 def test_the_summary_counts_evaluations(csv: Path) -> None:
@@ -163,6 +183,18 @@ def test_the_command(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "made: 60 rows, accuracy against params" in capsys.readouterr().out
     assert main([*command, "--samplers", "best"]) != 0
     assert "nas: --samplers is 'best', but must be one of: gp, nsga2" in capsys.readouterr().err
+
+
+def test_players_that_come_to_an_end_have_the_marks_of_the_others(
+    csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--samplers", "walk,random", "--seeds", "1", "--evaluations", "25", "--budget", "params=150"]
+    assert main(["bench", str(csv), *words]) == 0  # that leaves the walk 10 rows
+    heads = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("sampler")]
+    assert [[word for word in head if word[0] == "@"] for head in heads] == [["@10", "@25"]] * 2
+    assert main(["bench", str(csv), *words, "--json"]) == 0
+    walk = json.loads(capsys.readouterr().out)["samplers"]["walk"]
+    assert walk["hypervolume_at"] == {"10": 1.0, "25": 1.0} and walk["regret_at"] == {"10": 0.0, "25": 0.0}
 
 
 def test_processes_play_as_one_does(csv: Path) -> None:

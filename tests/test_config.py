@@ -324,6 +324,18 @@ def test_a_study_of_another_machine_can_be_looked_at_but_not_searched(tmp_path: 
         StudyConfig.load(study)
 
 
+def test_an_sqlite_file_counts_from_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = written(tmp_path / "studies", STUDY | {"storage": "sqlite:///all.db"})
+    expected = f"sqlite:///{tmp_path}/studies/all.db"
+    for folder in (tmp_path, tmp_path / "studies"):
+        monkeypatch.chdir(folder)
+        assert StudyConfig.load(study).storage == expected
+    assert StudyConfig.load(study, ["storage=sqlite:///../x.db"]).storage == f"sqlite:///{tmp_path}/studies/../x.db"
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(InputError, match=r"storage is 'sqlite:.*', but must be a file, such as"):
+            StudyConfig.load(study, [f"storage='{url}'"])
+
+
 def test_storages(tmp_path: Path) -> None:
     open_database(f"sqlite:///{tmp_path}/x.db", "here")
     for url in ("", "nonsense", f"sqlite:///{tmp_path}/nowhere/x.db", "mysql://", "gone://x"):

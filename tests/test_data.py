@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from nas.augment import Augmentation, Batches, Normalisation
 from nas.data import DATASETS, DataConfig, Images, Source, load
 from nas.data import decode as decoding
 from nas.data.splits import moments, split, stratified
@@ -100,7 +102,7 @@ MADE: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
 
 
 def same(one: Images, other: Images) -> bool:
-    return np.array_equal(one.pixels, other.pixels) and np.array_equal(one.labels, other.labels)
+    return np.array_equal(one.gather(), other.gather()) and np.array_equal(one.labels, other.labels)
 
 
 def refusal(**keys: Any) -> str:
@@ -119,14 +121,14 @@ def test_contract(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     other = load(config.model_copy(update={"seed": 1}))
     for images in (splits.train, splits.validation, splits.test, splits.train_and_validation):
         assert images.pixels.dtype == np.uint8 and images.labels.dtype == np.int64
-        assert images.pixels.ndim == 4 and len(images) == len(images.pixels) == len(images.labels) > 0
-        assert splits.shape == (images.pixels.shape[3], *images.pixels.shape[1:3])
+        assert len(images) == len(images.labels) > 0 and images.shape == images.gather().shape
+        assert splits.shape == (images.shape[3], *images.shape[1:3])
         assert set(images.labels.tolist()) == set(range(len(splits.classes)))
     assert splits.shape[0] in (1, 3) and all(isinstance(name, str) for name in splits.classes)
     assert all(same(getattr(splits, part), getattr(again, part)) for part in ("train", "validation", "test"))
     assert same(splits.test, other.test) and not same(splits.validation, other.validation)
     assert len(splits.train_and_validation) == len(source.train) == len(splits.train) + len(splits.validation)
-    naive = splits.train.pixels.astype(np.float64) / 255
+    naive = splits.train.gather().astype(np.float64) / 255
     np.testing.assert_allclose(splits.mean, naive.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(splits.std, naive.std((0, 1, 2)), rtol=1e-12)
 
@@ -139,7 +141,7 @@ def test_importing_the_family_imports_nothing_heavy() -> None:
 def test_digits_are_scaled_to_bytes() -> None:
     splits = load(DataConfig(source="digits"))
     assert (splits.shape, len(splits.train_and_validation), len(splits.test)) == ((1, 8, 8), 1438, 359)
-    assert set(np.unique(splits.train.pixels)) == {round(value * 255 / 16) for value in range(17)}
+    assert set(np.unique(splits.train.gather())) == {round(value * 255 / 16) for value in range(17)}
 
 
 # --- the cut ----------------------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ def test_split_is_exact_disjoint_stratified_and_deterministic(data: st.DataObjec
     pixels = np.arange(len(labels), dtype=np.uint16).view(np.uint8).reshape(len(labels), 1, 1, 2)
     source = Source(Images(pixels, labels), Images(pixels[:1], labels[:1]), tuple(map(str, range(len(sizes)))))
     splits, again = split(source, count, seed), split(source, count, seed)
-    held, rest = (x.pixels.copy().view(np.uint16).ravel() for x in (splits.validation, splits.train))
+    held, rest = (x.gather().view(np.uint16).ravel() for x in (splits.validation, splits.train))
     assert len(held) == count and sorted([*held, *rest]) == list(range(len(labels)))
     assert np.array_equal(splits.validation.labels, labels[held]) and np.array_equal(splits.train.labels, labels[rest])
     assert same(splits.validation, again.validation) and same(splits.train, again.train)
@@ -175,16 +177,16 @@ def test_share_is_stratified_and_grows_within_a_class(sizes: list[int], share: f
     assert same(part, images.share(share, seed)) and images.share(1.0, seed) is images
     assert len(part) == max(1, round(share * len(labels))) or share == 1
     assert len(part) < len(sizes) or len(set(part.labels.tolist())) == len(sizes)
-    half = set(images.share(0.5, seed).pixels.ravel().tolist())
-    whole = images.share(0.999999, seed).pixels.ravel().tolist()
+    half = set(images.share(0.5, seed).gather().ravel().tolist())
+    whole = images.share(0.999999, seed).gather().ravel().tolist()
     assert half <= set(whole)
 
 
-def test_take_copies_and_shares_are_checked() -> None:
-    images = Images(np.zeros((4, 1, 1, 1), np.uint8), np.arange(4))
-    part = images.take([1, 3])
-    part.pixels[:] = 9
-    assert part.labels.tolist() == [1, 3] and not images.pixels.any() and len(images.take([])) == 0
+def test_take_copies_no_pixels_and_shares_are_checked() -> None:
+    images = Images(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), np.arange(4))
+    part = images.take([3, 0, 1]).take([2, 0])
+    assert part.pixels is images.pixels and part.gather().ravel().tolist() == part.labels.tolist() == [1, 3]
+    assert images.take([]).gather().shape == images.take([]).shape == (0, 1, 1, 1)
     for share in (0.0, -1.0, 1.1, float("nan")):
         with pytest.raises(InputError, match=r"share is .*, but must be more than 0 and at most 1"):
             images.share(share, 0)
@@ -198,9 +200,11 @@ def test_a_rare_class_is_on_both_sides() -> None:
 def test_moments_are_counted_in_chunks_and_std_has_a_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 7, 5, 3), dtype=np.uint8)
     pixels[..., 2] = 128
-    whole = moments(pixels)
+    images = Images(pixels, np.zeros(50, np.int64))
+    whole = moments(images)
     monkeypatch.setattr("nas.data.splits.CHUNK_VALUES", 300)
-    assert moments(pixels) == whole and whole[1][2] == 1e-3
+    assert moments(images) == whole and whole[1][2] == 1e-3
+    assert moments(images.take([4, 40])) == moments(Images(pixels[[4, 40]], images.labels[:2]))
     assert whole[0] == pytest.approx((pixels / 255).mean((0, 1, 2)).tolist(), rel=1e-12)
 
 
@@ -339,10 +343,47 @@ def test_imagefolder_reads_pixels_labels_and_names(tmp_path: Path) -> None:
     (root / "train" / "bee" / "0.PNG").symlink_to(tmp_path / "elsewhere.png")
     source = DATASETS["imagefolder"](config_of(root))
     assert source.classes == CLASSES and source.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert isinstance(source.train.pixels, np.memmap) and not source.train.pixels.flags.writeable
+    assert isinstance(source.train.pixels.base, np.memmap) and not source.train.pixels.flags.writeable
     for part, images in (("train", source.train), ("test", source.test)):
         files = [path for name in CLASSES for path in sorted((root / part / name).glob("[0-9].[pP]*"))]
         assert all(np.array_equal(Image.open(f), p) for f, p in zip(files, images.pixels, strict=True))
+
+
+def test_parts_of_a_map_share_it_and_give_the_batches_of_copies(tmp_path: Path) -> None:
+    """Also where damaged images are left out."""
+    spoil(root := make_images(tmp_path / "made"))
+    source = DATASETS["imagefolder"](config_of(root, corrupt="skip"))
+    splits = split(source, 3, 0)
+    held = stratified(source.train.labels, 3, 0)
+    rest = np.setdiff1d(np.arange(len(source.train)), held)
+    pixels, labels = source.train.gather(), source.train.labels
+    for part, where in (
+        (splits.train, rest),
+        (splits.validation, held),
+        (splits.train_and_validation, np.concatenate([rest, held])),
+        (splits.train.share(0.5, 0), rest[stratified(labels[rest], 4, 0)]),
+    ):
+        assert part.pixels is source.train.pixels
+        copied = Images(pixels[where], labels[where])
+        assert moments(part) == moments(copied) and part.shape == copied.pixels.shape
+        one, other = (
+            Batches(images, Normalisation((0.4,) * 3, (0.3,) * 3), 8, torch.device("cpu"), Augmentation(1, True))
+            for images in (part, copied)
+        )
+        draws = one.draw(torch.Generator().manual_seed(0))
+        pairs = [(x.augmented(draws, 1, 4), x.plain(0, 3)) for x in (one, other)]
+        assert all(torch.equal(a, b) for x, y in zip(*pairs, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_a_map_is_sent_once_and_beside_the_pickle(tmp_path: Path) -> None:
+    """As Ray does it, whose tasks share the memory of what lies beside."""
+    splits = load(config_of(make_images(tmp_path / "made", size=(60, 50))))
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(splits, protocol=5, buffer_callback=buffers.append)
+    again = pickle.loads(pickled, buffers=buffers)  # noqa: S301
+    assert len(pickled) < 3000 and sum(x.raw().nbytes >= 12 * 60 * 50 * 3 for x in buffers) == 2
+    assert np.shares_memory(again.train.pixels, splits.train.pixels) and same(again.validation, splits.validation)
+    assert same(again.train_and_validation, splits.train_and_validation)
 
 
 def test_val_stands_in_for_test(tmp_path: Path) -> None:
@@ -357,7 +398,7 @@ def test_grey_stays_grey_unless_one_image_is_not(tmp_path: Path) -> None:
     Image.new("1", (6, 5)).save(root / "test" / "cat" / "3.png")
     mixed = load(config_of(root))
     assert mixed.shape == (3, 5, 6)
-    assert np.array_equal(mixed.train.pixels, np.repeat(grey.train.pixels, 3, axis=3))
+    assert np.array_equal(mixed.train.gather(), np.repeat(grey.train.gather(), 3, axis=3))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
@@ -442,14 +483,14 @@ def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
     code = (
         "import hashlib, sys; from nas.data import DataConfig, load\n"
         "splits = load(DataConfig(source='imagefolder', root=sys.argv[1], validation=3))\n"
-        "print(hashlib.sha256(splits.train.pixels.tobytes()).hexdigest())"
+        "print(hashlib.sha256(splits.train.gather().tobytes()).hexdigest())"
     )
     started = [
         subprocess.Popen([sys.executable, "-W", "error", "-c", code, str(root)], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     printed = [process.communicate()[0].strip() for process in started]
-    expected = hashlib.sha256(load(config_of(root)).train.pixels.tobytes()).hexdigest()
+    expected = hashlib.sha256(load(config_of(root)).train.gather().tobytes()).hexdigest()
     assert printed == [expected] * 2 and len(cached(tmp_path)) == 1
 
 

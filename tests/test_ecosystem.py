@@ -12,8 +12,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import nn
 
 import nas
+from nas.architecture import Architecture, Stage
 from nas.card import write_card
 from nas.costs import costs
 from nas.inputs import InputError
@@ -21,7 +23,7 @@ from nas.network import build
 from nas.run import Run
 from nas.space import Space
 from nas.study import Told
-from nas.timm_models import register
+from nas.timm_models import TimmNetwork, register
 from nas.tracking import TRACKERS, tracking
 from nas.tracking.tracker import Tracker
 
@@ -44,12 +46,16 @@ TOLD = Told(3, "abc", "trained", 0.5, {"params": 1234, "macs": 56789}, 60.0, "")
 CUT = Told(5, "def", "cut", 0.25, {"params": 2345, "macs": 67890}, 20.0, "behind 3")
 
 
+def finish(folder: Path, architecture: Architecture) -> None:
+    """As nas retrain leaves it."""
+    (folder / "architecture.yaml").write_text(architecture.to_yaml(), encoding="utf-8")
+    save_file(build(architecture, seed=1).state_dict(), folder / "weights.safetensors")
+    (folder / "result.json").write_text(json.dumps(RESULT), encoding="utf-8")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """As nas retrain leaves it."""
-    (tmp_path / "architecture.yaml").write_text(ARCHITECTURE.to_yaml(), encoding="utf-8")
-    save_file(build(ARCHITECTURE, seed=1).state_dict(), tmp_path / "weights.safetensors")
-    (tmp_path / "result.json").write_text(json.dumps(RESULT), encoding="utf-8")
+    finish(tmp_path, ARCHITECTURE)
     return tmp_path
 
 
@@ -89,6 +95,28 @@ def test_a_retrained_network_is_a_model_of_timm(folder: Path) -> None:
         assert torch.equal(bare(x), model.forward_head(model.forward_features(x), pre_logits=True)) == pretrained
 
 
+def test_a_new_classifier_is_one_of_the_architectures() -> None:
+    model = TimmNetwork(ARCHITECTURE).double()
+    model.reset_classifier(0)
+    model.reset_classifier(5)
+    new = model.get_classifier()
+    assert isinstance(new, nn.Linear) and new.weight.dtype == torch.float64
+    assert new.weight.std().item() == pytest.approx(0.01, rel=0.5) and new.bias.tolist() == [0.0] * 5
+
+
+def test_timm_is_told_of_a_network_of_one_resolution(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
+    stages = (Stage.of("conv", 8, k=3), Stage.of("cse", 8, t=2), Stage.of("classifier", 10))
+    finish(tmp_path, architecture := Architecture(stages, 8, 1))
+    name = register(tmp_path)
+    model = timm.create_model(name, pretrained=True).eval()
+    assert model.pretrained_cfg["fixed_input_size"]
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(model(x), nas.load(tmp_path)(x))
+    with pytest.raises(InputError, match=f"^img_size is 16, but must be 8 as architecture {architecture.id} has it$"):
+        timm.create_model(name, img_size=16)
+
+
 def test_a_folder_without_a_result_is_no_model(folder: Path) -> None:
     pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
     (folder / "result.json").unlink()
@@ -115,8 +143,17 @@ def test_tensorboard_has_every_candidate(tmp_path: Path) -> None:
 def test_mlflow_has_every_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="mlflow is not installed (pip install 'mobile-nas[mlflow]')")
     from mlflow.entities import Metric
+    from mlflow.exceptions import MlflowException
 
     made: dict[str, dict[str, float]] = {}
+
+    class Gone:
+        def get_experiment_by_name(self, name: str) -> None:
+            raise MlflowException("no server\nat all")
+
+    monkeypatch.setattr("mlflow.MlflowClient", Gone)
+    with pytest.raises(InputError, match=r"^--track mlflow: no server$"), tracking(["mlflow"], tmp_path, "toy"):
+        pass
 
     class Client:
         def get_experiment_by_name(self, name: str) -> None:

@@ -26,9 +26,11 @@ from nas.executors import EXECUTORS, Executor
 from nas.executors.executor import Deaths
 from nas.executors.pace import FLOOR_SECONDS, Pace
 from nas.executors.processes import Processes
+from nas.executors.ray import _work as ray_work
 from nas.inputs import InputError, damaged
 from nas.training import Diverged, Recipe
 
+ASSERT = "CUDA error: device-side assert triggered\nCompile with"
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
 STAGES = (Stage.of("conv", 8, k=3), Stage.of("separable", 16, s=2), Stage.of("classifier", 10))
 ARCHITECTURE = Architecture(STAGES, 8, 1)
@@ -74,8 +76,13 @@ def test_what_goes_wrong_with_a_candidate_is_its_failure(tmp_path: Path, error: 
 
 @pytest.mark.parametrize(
     "error",
-    [InputError("data.root is missing"), OSError(errno.ENOSPC, "No space left"), OSError(errno.EROFS, "Read-only")],
-    ids=str,
+    [
+        InputError("data.root is missing"),
+        OSError(errno.ENOSPC, "No space left"),
+        OSError(errno.EROFS, "Read-only"),
+        torch.AcceleratorError(ASSERT),
+    ],
+    ids=lambda x: type(x).__name__,
 )
 def test_what_is_not_the_candidates_fault_stops_the_study(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
@@ -191,6 +198,42 @@ def test_a_candidate_whose_process_was_killed_goes_on_from_its_checkpoint(
     assert [line[2] for line in lines(tmp_path / "calls")] == ["1", "2", "3", "4"], "no epoch twice"
     gone_on = "candidate 0 is gone on with in a new process: its process was killed by SIGKILL (out of memory?)"
     assert caplog.messages == [gone_on] * 3
+
+
+@dataclass(frozen=True)
+class Broken(Tabular):
+    """Its GPU fails behind the epoch, the first time, and from then on in that process."""
+
+    def evaluate(self, job: Job) -> Measurement:
+        is_new = (job.folder / "epochs").exists() and not self.done
+        measurement = super().evaluate(job)
+        if not is_new:
+            raise torch.AcceleratorError(ASSERT)
+        return measurement
+
+
+def test_a_candidate_whose_gpu_failed_goes_on_in_a_new_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Processes(Broken(tmp_path / "calls"), 1) as executor:
+        executor.submit(job(tmp_path))
+        assert executor.wait()[1].failure is None
+    reason = "its GPU failed: CUDA error: device-side assert triggered"
+    assert caplog.messages == [f"candidate 0 is gone on with in a new process: {reason}"]
+
+
+def test_without_another_process_a_gpu_that_failed_is_one_line(tmp_path: Path) -> None:
+    executor = EXECUTORS["serial"](Raising(torch.AcceleratorError(ASSERT)), 1)
+    executor.submit(job(tmp_path))
+    with pytest.raises(InputError, match=r"^candidate 0: its GPU failed: CUDA error: device-side assert trig.*itself$"):
+        executor.wait()
+
+
+def test_a_worker_of_ray_whose_gpu_failed_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os._exit", Mock(side_effect=SystemExit))
+    evaluator = Raising(torch.AcceleratorError(ASSERT))
+    with pytest.raises(SystemExit):
+        ray_work("name", evaluator, None, job(tmp_path), None, torch.get_num_threads())
 
 
 def test_a_candidate_that_hangs_is_ended_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

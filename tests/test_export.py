@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from nas.architecture import Architecture, Stage
 from nas.augment import Batches, Normalisation
 from nas.blocks import BLOCKS
 from nas.blocks.block import ChannelShuffle
+from nas.cli import main as cli
+from nas.data.splits import Images
 from nas.deploy import export
 from nas.export import EXPORTERS, Card, Format, write_proven
 from nas.export.graph import Unsupported
@@ -291,6 +294,39 @@ def test_int8(form: Format, retrained: Path, tmp_path: Path, monkeypatch: pytest
     )
 
 
+def test_accuracy_on_images_that_were_trained_on_is_named(
+    retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    monkeypatch.setattr("nas.deploy.NETWORKS", Effort(4, 2))
+    folder = shutil.copytree(retrained, tmp_path / "retrained", ignore=shutil.ignore_patterns("export"))
+    said = []
+    for trained_on in ("train", "train+validation"):
+        facts = json.loads((folder / "result.json").read_text())
+        facts["data"]["trained_on"] = trained_on
+        (folder / "result.json").write_text(json.dumps(facts))
+        assert cli(["export", str(folder), "--out", str(tmp_path / "x.onnx"), "--int8"]) == 0
+        assert json.loads((tmp_path / "x.onnx.json").read_text())["trained_on"] == trained_on
+        said.append("validation images (it was trained on them, too); " in capsys.readouterr().out)
+    assert said == [False, True]
+
+
+def test_an_int8_file_that_the_runtime_cannot_read(
+    retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not left there; the other one is, with what is known of it."""
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+    def spoilt(source: Path, calibration: Any, target: Path) -> None:
+        target.write_bytes(b"no network")
+
+    monkeypatch.setitem(EXPORTERS, "onnx", replace(EXPORTERS["onnx"], quantise=spoilt))
+    with pytest.raises(Exception, match="INVALID_PROTOBUF"):
+        export(retrained, out=tmp_path / "x.onnx", int8=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.onnx", "x.onnx.json"]
+    assert "int8" not in json.loads((tmp_path / "x.onnx.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -327,7 +363,7 @@ def test_the_validation_split_is_never_whole_in_memory() -> None:
     """As float32 at 224 pixels it could be larger than that."""
     labels = np.arange(130) % 10
     pixels = np.random.default_rng(0).integers(0, 256, (130, 8, 8, 1), dtype=np.uint8)
-    batches = Batches(pixels, labels, Normalisation((0.5,), (0.25,)), 8, torch.device("cpu"))
+    batches = Batches(Images(pixels, labels), Normalisation((0.5,), (0.25,)), 8, torch.device("cpu"))
     assert [len(x) for x, _ in batches.arrays()] == [64, 64, 2]
     assert np.array_equal(np.concatenate([x for x, _ in batches.arrays()]), batches.plain(0, 130)[0].numpy())
     sizes: list[int] = []

@@ -149,6 +149,42 @@ def test_evaluation_and_no_grad_are_torchs() -> None:
 
 
 @needs_kernels
+def test_weights_in_bfloat16_are_torchs() -> None:
+    depthwise = nn.Conv2d(40, 40, 3, padding=1, groups=40, bias=False)
+    network = nn.Sequential(nn.BatchNorm2d(40), nn.ReLU(), depthwise).bfloat16()
+    x = images(3, 40, 5, 5, dtype=torch.bfloat16)
+    expected = copy.deepcopy(network)(x)
+    with fused(network):
+        y = network(x)
+    assert torch.equal(y, expected) and y.grad_fn is not None and type(y.grad_fn) is type(expected.grad_fn)
+
+
+@needs_kernels
+def test_the_default_type_makes_no_difference() -> None:
+    network, x = nn.Sequential(nn.BatchNorm2d(40)).train(), images(3, 40, 5, 5)
+    expected = stepped(network, x, stand_in=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = stepped(network, x, stand_in=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(found[name], expected[name]) for name in ("output", "buffer 0.running_mean"))
+
+
+@needs_kernels
+def test_the_number_of_threads_is_torchs_whatever_the_compilers_openmp_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = nn.Sequential(nn.BatchNorm2d(24)), images(8, 24, 7, 7)
+    outputs, before = [], torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        outputs.append(stepped(network, x, stand_in=True)["output"])
+    torch.set_num_threads(before)
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 3)
+    found = stepped(network, x, stand_in=True)["output"]
+    assert torch.equal(found, outputs[1]) and not torch.equal(found, outputs[0])
+
+
+@needs_kernels
 def test_frozen_parts_and_an_input_without_gradient() -> None:
     network = nn.Sequential(nn.BatchNorm2d(4), nn.Hardswish()).train().requires_grad_(False)
     x = images(3, 4, 5, 5).detach()

@@ -189,6 +189,17 @@ def test_whole_networks_run(runtime: Runtime) -> None:
     assert found.shape == (1, 10) and np.isfinite(found).all() and found.std() > 0
 
 
+def test_the_process_keeps_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path))
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        bench("eager").networks([REFERENCE], Effort(1, 1))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 # A runtime whose times are known
 
 
@@ -543,6 +554,23 @@ def test_networks_of_files_and_of_runs_are_measured(tmp_path: Path, capsys: pyte
         measure_places([run.folder, second.folder], None, None, lambda what, done, total: None)
 
 
+@pytest.mark.usefixtures("known", "quiet_optuna")
+def test_predictions_for_another_machine_are_not_mixed_with_times_of_this_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = searched(study(tmp_path), tmp_path / "run", tmp_path / "calls")
+    facts = json.loads(run.latency_file.read_text())
+    facts["manifest"] |= {"hardware": {"processor": "Other 9000", "cores": 3}, "packages": {"torch": "1.0"}}
+    run.latency_file.write_text(json.dumps(facts))
+    run = Run.open(run.folder)
+    measure_front(run, lambda what, done, total: None)
+    other = "predicted for processor Other 9000, cores 3, torch 1.0"
+    assert caplog.messages == [f"{run.folder}: its front is not measured here: its latencies are {other}"]
+    assert not run.measured_file.exists()
+    found = measure_places([run.folder], None, None, lambda what, done, total: None)
+    assert {row["predicted_ms"] for row in found["networks"]} == {None}
+
+
 @pytest.mark.usefixtures("known")
 def test_what_cannot_be_measured(tmp_path: Path, home: Path) -> None:
     def measured(place: Path, runtime: str | None = None) -> None:
@@ -645,6 +673,36 @@ def test_a_device_by_files(home: Path) -> None:
         latency_of(toy(), open_source("phone", 1, lambda what, done, total: None))
     with pytest.raises(InputError, match="runtime phone: threads is 2, but must be 1, as it was timed"):
         open_source("phone", 2, lambda what, done, total: None)
+
+
+@pytest.mark.usefixtures("quiet_optuna")
+def test_a_run_opens_where_its_device_is_not(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "table.json").write_text(json.dumps(Table({"reference": REFERENCE.id, "threads": 1}, 1.0).to_dict()))
+    table = import_table(home / "table.json", "phone")
+    file = study(home, latency={"runtime": "phone"}, proxy={"rungs": [1, 3, 9]})
+    run = fakes.recorded(file, home / "run", 20)
+    table.unlink()
+    assert cli(["front", str(run.folder)]) == 0 and LATENCY in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"study\.yaml: latency\.runtime is 'phone', but must be one of: "):
+        StudyConfig.load(file)
+
+
+@pytest.mark.parametrize(
+    "way", [["plan", "--out", "plan"], ["validate", "--runtime", "fake", "--json"]], ids=lambda x: x[0]
+)
+@pytest.mark.usefixtures("known")
+def test_a_space_for_other_images(way: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "six.yaml").write_text(fakes.SIX)
+    spaces: list[Space] = []
+
+    def heard(space: Space, *more: Any) -> dict[str, int]:
+        spaces.append(space)
+        return {"files": 0, "bytes": 0}
+
+    monkeypatch.setattr(f"nas.latency.{way[0]}", heard)
+    assert cli(["latency", *way, str(tmp_path / "six.yaml"), "--classes", "37", "--channels", "3"]) == 0
+    member = next(iter(spaces[0].enumerate()))
+    assert (member.in_channels, member.layers[-1].out_channels) == (3, 37)
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,9 @@ def test_a_record_of_another_form_is_one_line(tmp_path: Path, key: str, value: o
 def test_a_confirmation_of_what_was_not_trained_is_refused() -> None:
     confirming = Confirming(1)
     confirming.trained(1, [10.0], 0.5)
-    confirming.begin(1)
+    confirming.begin(1, 1)
     with pytest.raises(KeyError, match="candidate 2 was not trained"):
-        confirming.begin(2)
+        confirming.begin(2, 1)
 
 
 def test_what_is_damaged_is_said_in_one_line() -> None:

@@ -19,6 +19,7 @@ from browser import Opened, chromium
 from nas.architecture import Architecture
 from nas.cli import main
 from nas.costs import COSTS, combine, costs
+from nas.evaluation import Measurement
 from nas.files import write_json
 from nas.inputs import InputError
 from nas.latency import Latency
@@ -30,6 +31,7 @@ from nas.report.importance import LEAST, importances, in_common
 from nas.report.page import write_page
 from nas.report.watch import write_report
 from nas.run import Run
+from nas.study import search
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 EVIL = "</script><img src=x onerror=alert(1)><b>&amp;\u2028"
@@ -343,6 +345,23 @@ def test_watching_reads_the_record_alone_until_it_changes(tmp_path: Path, monkey
     assert made == [0, 2, 4] and slept == [7] * 4
 
 
+def test_watching_ends_with_a_sitting_and_the_page_says_how(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = fakes.write_study(tmp_path, trials=1, proxy={"rungs": [1], "confirm": 1})
+    file, seen = tmp_path / "report.html", []
+    run, _ = search(study, tmp_path / "run", hours=0)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it is watched on"))
+    assert len(list(write_report(run, file, every=1))) == 1
+    state = Opened(browser, file).page.inner_text("#state")
+    assert state.startswith("The search has stopped (0 hours are over): 0 of 1 candidates")
+    found = Measurement(accuracy=0.5, loss=0.5, epochs=1, seconds=0.1)
+    monkeypatch.setattr("nas.evaluation.ProxyTraining.evaluate", lambda self, job: found)
+    search(study, tmp_path / "run", on_told=lambda told: seen.append(report_facts(run)["status"]))
+    seen.append(report_facts(run)["status"])
+    assert [(each["done"], each["ended"]) for each in seen] == [(1, ""), (1, ""), (1, "complete")]
+
+
 def test_a_search_that_has_only_begun_has_a_page(browser: Any, tmp_path: Path) -> None:
     run = fakes.recorded(fakes.write_study(tmp_path / "s"), tmp_path / "run", 0)
     found = report_facts(run)
@@ -433,6 +452,11 @@ def test_axes_can_be_any_cost_and_budgets_show(opened: Opened) -> None:
         assert min(page.evaluate("document.getElementById('front').data[0].x")) > 0
     shapes = page.evaluate("document.getElementById('front').layout.shapes.map(each => each.x0)")
     assert shapes == [3000]
+    step = "document.getElementById('front').data.find(each => each.name.startsWith('front')).line.shape"
+    assert page.evaluate(step) == "hv"
+    page.select_option("#x", "accuracy")
+    page.select_option("#y", "params")
+    assert page.evaluate(step) == "vh", "what an accuracy costs is known of the next better one"
     assert opened.wrong == []
 
 
@@ -480,6 +504,16 @@ def test_a_page_of_milliseconds(browser: Any, timed: Run, tmp_path: Path) -> Non
     beside = Opened(browser, tmp_path / "compare.html")
     assert beside.page.input_value("#x") == "latency_ms"
     assert opened.wrong == [] and beside.wrong == []
+
+
+def test_what_matters_is_said_of_as_many_as_were_looked_at(
+    browser: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("facts", "importance"):
+        monkeypatch.setattr(f"nas.report.{module}.MOST", 20)
+    write_page(tmp_path / "report.html", "report", "toy", report_facts(run))
+    hint = Opened(browser, tmp_path / "report.html").page.inner_text("#importance-hint")
+    assert hint.startswith("Conditional PED-ANOVA of 20 trained candidates;")
 
 
 def test_copying_is_said(opened: Opened) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fakes
 import numpy as np
@@ -119,7 +120,7 @@ def test_all_that_is_random_is_resumed_to_the_bit(tmp_path: Path) -> None:
 def test_trivial_augment_changes_images_one_by_one(channels: int) -> None:
     images = noise(40, 12, channels)
     raw = Normalisation((0.0,) * channels, (1 / 255,) * channels)
-    batches = Batches(images.pixels, images.labels, raw, 12, CPU, Augmentation(trivial_augment=True))
+    batches = Batches(images, raw, 12, CPU, Augmentation(trivial_augment=True))
     draws = batches.draw(torch.Generator().manual_seed(0))
     x, labels = batches.augmented(draws, 0, 40)
     plain = torch.from_numpy(images.pixels[draws.order]).permute(0, 3, 1, 2).float()
@@ -132,14 +133,7 @@ def test_trivial_augment_changes_images_one_by_one(channels: int) -> None:
 def test_trivial_augment_needs_grey_or_colour() -> None:
     images = noise(channels=2)
     with pytest.raises(InputError, match="trivial_augment is for images of 1 or 3 channels, not 2"):
-        Batches(
-            images.pixels,
-            images.labels,
-            Normalisation((0, 0), (1, 1)),
-            8,
-            CPU,
-            Augmentation(trivial_augment=True),
-        )
+        Batches(images, Normalisation((0, 0), (1, 1)), 8, CPU, Augmentation(trivial_augment=True))
 
 
 # --- stochastic depth
@@ -182,6 +176,13 @@ def test_the_chance_rises_with_depth_while_it_trains() -> None:
     count = len(network.layers)
     assert seen[-1] == pytest.approx([0.3 * i / (count - 1) for i in range(count)])
     assert all(layer.drop_path == 0 for layer in network.layers)
+
+
+def test_a_module_of_that_name_is_not_set() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    network[0].drop_path, network[1].drop_path = nn.Identity(), None
+    train(network, noise(), None, Recipe(epochs=1, stochastic_depth=0.3), normalisation=GREY, resolution=8)
+    assert isinstance(network[0].drop_path, nn.Identity) and network[1].drop_path is None
 
 
 # --- recipes by name
@@ -282,6 +283,15 @@ def test_an_architecture_for_other_images_is_one_line(run: Run, tmp_path: Path) 
     file.write_text(run.pick("best")[0].to_yaml().replace("in_channels: 1", "in_channels: 3"))
     with pytest.raises(InputError, match=r"\(channels, classes\) is \[?\(?3, 10.* \(1, 10\) as the images of digits"):
         retrain(run, str(file), device="cpu")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory.\nTried"), MemoryError()], ids=repr)
+def test_too_little_memory_is_one_line(
+    error: Exception, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.retrain.train", Mock(side_effect=error))
+    with pytest.raises(InputError, match=r"out of memory \(.*\); a smaller retrain\.recipe\.batch_size needs less$"):
+        retrain(changed(run, tmp_path), "best", device="cpu")
 
 
 def test_average_of_an_image_and_its_mirror_image(run: Run, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from nas.report.plot import FORMATS, draw_front, plot_front, short_number
 from nas.report.progress import SearchWatch, TrainingWatch, TrustWatch, duration
 from nas.report.sketch import sketch
 from nas.report.space import space_text
-from nas.report.tables import front_csv, front_records
+from nas.report.tables import front_csv, front_records, save_tables
 from nas.report.text import aligned, columns_text, front_text, front_view, receipt_text, short_stages
 from nas.run import Run
 from nas.space import Space
@@ -369,6 +369,14 @@ def test_an_empty_front(tmp_path: Path) -> None:
     assert front_records(empty) == [] and (tmp_path / "front.csv").read_text().startswith("number,id,")
 
 
+def test_what_left_the_front_leaves_its_folder(tmp_path: Path) -> None:
+    run = searched(tmp_path, "one", trials=4)
+    save_tables(run)
+    (stale := run.folder / "front" / "000000000000.yaml").touch()
+    _, front = save_tables(run)
+    assert {file.stem for file in stale.parent.iterdir()} == set(front["id"])
+
+
 # The picture
 
 
@@ -471,6 +479,7 @@ def searching(size: int = 120, trials: int = 4, before: int = 0) -> Any:
         space=SimpleNamespace(name="tiny", size=size),
         config=SimpleNamespace(trials=trials, workers=2, objectives=["accuracy", "params"]),
         pending={},
+        executor=SimpleNamespace(workers=2),
         run=SimpleNamespace(folder="runs/made"),
         study=SimpleNamespace(get_trials=lambda deepcopy: [trial] * before),
         record={},
@@ -502,6 +511,21 @@ def test_a_search_in_a_file_is_one_plain_line_per_candidate(screen: io.StringIO)
         "2/4 trained 000000000003: accuracy 0.4000, 1,234 params, 56,789 MACs | best 0.5000 at 1,234 params"
         " | 2 min each, 2 min left",
     ]
+
+
+@pytest.mark.parametrize("screen", [False], indirect=True)
+def test_the_time_left_is_that_of_the_workers_there_are(screen: io.StringIO) -> None:
+    study = searching()
+    study.executor.workers = 1  # whatever the study asks for
+    with SearchWatch() as watch:
+        watch.start(study)
+        tell(watch, study, "trained", 0.5)
+    experiment = SimpleNamespace(members=[0] * 4, done=0, workers=2, executor="serial", folder="runs/made-trust")
+    with TrustWatch() as trust:
+        trust.start(experiment)  # type: ignore[arg-type]
+        trust.step(Step("abc", "short", Measurement(accuracy=0.5, epochs=8, seconds=4.0), 2, 8, 400))
+    _, searched, _, trusted = screen.getvalue().splitlines()
+    assert searched.endswith("60 s each, 3 min left") and trusted.endswith("0.5 s an epoch, 3 min left")
 
 
 @pytest.mark.parametrize("screen", [True], indirect=True)
@@ -612,7 +636,7 @@ def test_a_training_in_a_terminal(screen: io.StringIO) -> None:
 
 @pytest.mark.parametrize("screen", [False], indirect=True)
 def test_trainings_of_two_kinds_line_by_line(screen: io.StringIO) -> None:
-    folder = SimpleNamespace(members=[0] * 4, done=1, workers=2, folder="runs/made-trust")
+    folder = SimpleNamespace(members=[0] * 4, done=1, workers=2, executor="processes", folder="runs/made-trust")
     found = Measurement(accuracy=0.5, epochs=8, seconds=4.0)
     with TrustWatch() as watch:
         watch.start(folder)  # type: ignore[arg-type]
@@ -685,7 +709,7 @@ def test_time_between_two_sittings_does_not_count(tmp_path: Path, monkeypatch: p
         assert trial.datetime_start and trial.datetime_complete
         trial.datetime_start += late if number else timedelta()
         trial.datetime_complete += late
-    monkeypatch.setattr(Run, "record", lambda self: (trials, [0.0, (sitting + late).timestamp() - 0.01]))
+    monkeypatch.setattr(Run, "record", lambda self: (trials, [0.0, (sitting + late).timestamp() - 0.01], ""))
     assert compare_runs([run])["runs"][str(run.folder)]["hours"] == pytest.approx(before, abs=1e-3)
 
 
@@ -699,6 +723,12 @@ def test_runs_say_where_they_measure_otherwise(tmp_path: Path) -> None:
     facts = compare_runs([searched(tmp_path, name, trials=2, proxy={"rungs": rungs[name]}) for name in rungs])
     assert list(facts["differences"]) == ["proxy.rungs"]
     assert "they differ in proxy.rungs: " in compare_text(facts)
+    timed = {"objectives": ["accuracy", "latency_ms"], "proxy": {"rungs": [1, 3, 9]}}
+    runs = []
+    for threads in (1, 2):
+        file = fakes.write_study(tmp_path / str(threads), **timed, latency={"runtime": "eager", "threads": threads})
+        runs.append(fakes.recorded(file, tmp_path / str(threads) / "run", 4))
+    assert list(compare_runs(runs)["differences"]) == ["latency"]
 
 
 def test_runs_that_cannot_be_compared(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_load_gives_the_network_that_was_tested(done: Retrained) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == done.result["params"]
     test = load_data(DataConfig(source="digits")).test
     mean, std = done.result["mean"][0], done.result["std"][0]
-    x = torch.from_numpy(((test.pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2).copy())
+    x = torch.from_numpy(((test.gather().astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
         logits = network(x)
         again = load(str(done.folder))(x)

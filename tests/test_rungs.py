@@ -168,9 +168,10 @@ def test_measured_again_are_the_front_and_then_its_near_misses() -> None:
     for number, (cost, accuracy) in enumerate([(1, 0.5), (2, 0.6), (3, 0.599), (4, 0.3), (5, 0.7)]):
         confirming.trained(number, [cost], accuracy)
     order = []
-    while (number := confirming.next()) is not None:
+    while (again := confirming.next()) is not None:
+        number, time = again
         order.append(number)
-        confirming.begun[number] += 1
+        confirming.begin(number, time)
         confirming.measured_again(number, {0: 0.51, 1: 0.61, 2: 0.6, 4: 0.69}[number])
     assert order[:2] == [0, 1], "the near miss 2 is one only by the spread of these"
     assert sorted(order) == [0, 1, 2, 4]
@@ -181,12 +182,13 @@ def test_who_is_on_the_front_only_after_others_fell_is_measured_again_too() -> N
     for number, accuracy in enumerate((0.9, 0.8, 0.7)):
         confirming.trained(number, [10.0], accuracy)
     order = []
-    while (number := confirming.next()) is not None:
+    while (again := confirming.next()) is not None:
+        number, time = again
         order.append(number)
-        confirming.begun[number] += 1
+        confirming.begin(number, time)
         confirming.measured_again(number, {0: 0.6, 1: 0.8, 2: 0.7}[number])
     assert order[:2] == [0, 1], "1 is on the front once 0 is measured again"
-    assert confirming.begun[0] == confirming.begun[1] == 2
+    assert confirming.begun[0] == confirming.begun[1] == {1, 2}
 
 
 def test_nothing_is_measured_again_where_nothing_is_asked_for_or_trained() -> None:

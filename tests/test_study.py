@@ -432,6 +432,19 @@ def test_confirmations_that_fail_are_tried_again_the_next_time(tmp_path: Path) -
     assert (run.front()["measurements"] == 2).all()
 
 
+def test_a_confirmation_that_failed_is_tried_again_with_its_own_seed(tmp_path: Path) -> None:
+    file = fakes.write_study(tmp_path, trials=1, proxy={"rungs": [1], "confirm": 2})
+    fakes.search(file, tmp_path / "run", Failing(tmp_path / "calls", how={1: "raises"}))
+    run = fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    again = [trial.user_attrs for trial in run.all_trials() if "confirms" in trial.user_attrs]
+    assert [(each["confirms"][1], each["outcome"]) for each in again] == [
+        (1, "failed"),
+        (2, "confirmation"),
+        (1, "confirmation"),
+    ]
+    assert run.front()["measurements"].item() == 3
+
+
 def test_a_confirmation_that_fails_costs_nothing_but_itself(tmp_path: Path) -> None:
     file = fakes.write_study(tmp_path, trials=6, proxy={"rungs": [1], "confirm": 1})
     calls = Failing(tmp_path / "calls", how={6: "raises"})

@@ -19,6 +19,7 @@ from nas.surrogate.encoding import Encoding
 from nas.surrogate.improvement import error_gain, expected_improvement, plain_gain, power_gain
 from nas.surrogate.process import Inputs, Kernel, Process
 from nas.surrogate.score import Belief, Scale
+from nas.surrogate.worth import BEYOND, Goal, Record, Worth
 
 SPACE: dict[str, BaseDistribution] = {
     "block": CategoricalDistribution(("plain", "wide", "deep")),
@@ -343,6 +344,19 @@ def test_a_cost_that_is_another_value_is_refused() -> None:
         run(study, 6)
     with pytest.raises(ValueError, match=r"a study has 2 objectives, named \['accuracy'\], but must have one score"):
         run(started(made(objectives=["accuracy"])), 6)
+
+
+def test_a_cost_that_is_always_the_same_takes_no_improvement_away() -> None:
+    domain = Domain(SPACE, lambda params: {**costs(params), "same": 7.0}, active=active)
+    told = list(domain.draws(random.Random(0), 6))
+    record = Record(told=told, values=[accuracy(each.params) for each in told])
+    candidates = list(domain.draws(random.Random(1), 20))
+
+    def worth(*names: str) -> Any:
+        return Worth(domain, record, Goal(True, 1.0, names, np.ones(len(names)), None, {}))(candidates)
+
+    assert worth("params").max() > 1e-6
+    np.testing.assert_allclose(worth("params", "same"), BEYOND * worth("params"), rtol=0.05)
 
 
 def test_a_value_may_be_none() -> None:

@@ -17,7 +17,18 @@ from torch import Tensor, nn
 from nas.augment import Augmentation, Batches, Draws
 from nas.data.splits import Images
 from nas.inputs import InputError, checked
-from nas.training import Diverged, Epoch, Normalisation, Recipe, Stage, evaluate, learning_rate, pick_device, train
+from nas.training import (
+    Diverged,
+    Epoch,
+    Group,
+    Normalisation,
+    Recipe,
+    Stage,
+    evaluate,
+    learning_rate,
+    pick_device,
+    train,
+)
 
 CPU = torch.device("cpu")
 GREY = Normalisation((0.4,), (0.3,))
@@ -312,7 +323,7 @@ def naive(images: Images, draws: Draws, augmentation: Augmentation) -> np.ndarra
 )
 def test_augmentation_is_that_of_plain_loops(channels: int, augmentation: Augmentation) -> None:
     images = noise(50, channels=channels)
-    batches = Batches(images.pixels, images.labels, RAW[channels], 8, CPU, augmentation)
+    batches = Batches(images, RAW[channels], 8, CPU, augmentation)
     draws = batches.draw(torch.Generator().manual_seed(1))
     parts = [batches.augmented(draws, start, start + 16) for start in range(0, 50, 16)]
     assert [len(x) for x, _ in parts] == [16, 16, 16, 2]
@@ -323,7 +334,7 @@ def test_augmentation_is_that_of_plain_loops(channels: int, augmentation: Augmen
 
 def test_draws_cover_what_they_should() -> None:
     images = noise(2000, size=(4, 6))
-    batches = Batches(images.pixels, images.labels, GREY, 4, CPU, Augmentation(crop=1, flip=True, cutout=2))
+    batches = Batches(images, GREY, 4, CPU, Augmentation(crop=1, flip=True, cutout=2))
     draws = batches.draw(torch.Generator().manual_seed(0))
     assert sorted(draws.order.tolist()) == list(range(2000)) and draws.order[:5].tolist() != list(range(5))
     counts = [np.bincount(column, minlength=3) for column in draws.offsets.T.numpy()]
@@ -335,7 +346,7 @@ def test_draws_cover_what_they_should() -> None:
 
 def test_without_augmentation_an_epoch_shows_the_images_as_they_are() -> None:
     images = noise(20, channels=3)
-    batches = Batches(images.pixels, images.labels, RAW[3], 8, CPU)
+    batches = Batches(images, RAW[3], 8, CPU)
     draws = batches.draw(torch.Generator().manual_seed(0))
     x, _ = batches.augmented(draws, 0, 20)
     np.testing.assert_array_equal(x.permute(0, 2, 3, 1).numpy(), images.pixels[draws.order.numpy()])
@@ -347,7 +358,7 @@ def test_without_augmentation_an_epoch_shows_the_images_as_they_are() -> None:
 
 def test_normalisation_per_channel_and_cutout_to_the_mean() -> None:
     images, normalisation = noise(20, channels=3), Normalisation((0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
-    batches = Batches(images.pixels, images.labels, normalisation, 8, CPU, Augmentation(cutout=2))
+    batches = Batches(images, normalisation, 8, CPU, Augmentation(cutout=2))
     expected = (images.pixels / 255 - np.array(normalisation.mean)) / np.array(normalisation.std)
     x, _ = batches.plain(0, 20)
     np.testing.assert_allclose(x.permute(0, 2, 3, 1).numpy(), expected, rtol=1e-5, atol=1e-6)
@@ -360,7 +371,7 @@ def test_normalisation_per_channel_and_cutout_to_the_mean() -> None:
 @pytest.mark.parametrize(("size", "resolution"), [((8, 8), 5), ((6, 9), 9), ((12, 7), 8), ((4, 4), 10)])
 def test_resizing_is_bilinear_and_antialiased(size: tuple[int, int], resolution: int) -> None:
     images = noise(5, size, channels=3)
-    x, _ = Batches(images.pixels, images.labels, RAW[3], resolution, CPU).plain(0, 5)
+    x, _ = Batches(images, RAW[3], resolution, CPU).plain(0, 5)
     pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2).float()
     expected = F.interpolate(pixels, size=(resolution, resolution), mode="bilinear", antialias=True)
     torch.testing.assert_close(x, expected, rtol=1e-5, atol=1e-3)
@@ -383,8 +394,8 @@ def test_images_that_stay_on_the_device_give_the_same(monkeypatch: pytest.Monkey
     images, outcomes = noise(20, channels=3), []
     for free in (0, 4 * images.pixels.nbytes):
         monkeypatch.setattr("nas.augment._free_bytes", lambda _, free=free: free)
-        batches = Batches(images.pixels, images.labels, RAW[3], 8, CPU, Augmentation(crop=1, flip=True))
-        assert isinstance(batches._pixels, Tensor) == (free > 0)
+        batches = Batches(images, RAW[3], 8, CPU, Augmentation(crop=1, flip=True))
+        assert isinstance(batches._images, Tensor) == (free > 0)
         outcomes += [batches.augmented(batches.draw(torch.Generator().manual_seed(0)), 4, 20), batches.plain(3, 9)]
     assert same(outcomes[:2], outcomes[2:])
 
@@ -416,6 +427,12 @@ def test_images_that_cannot_be_used() -> None:
         evaluate(small(), noise(0), normalisation=GREY, resolution=8)
 
 
+def test_a_batch_has_two_images_for_each_process() -> None:
+    line = "^recipe.batch_size is 3, but must be at least 4: batch normalisation needs two images a process$"
+    with pytest.raises(InputError, match=line):
+        fit(small(), Recipe(epochs=1, batch_size=3), group=Group(size=2))
+
+
 # --- stopping, killing, going on
 
 RECIPES = {
@@ -442,7 +459,7 @@ def stop_in_callback(path: Path, recipe: Recipe) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fit(small(), recipe, validation=noise(12, seed=1), checkpoint=path, on_epoch=on_epoch)
-    assert saved(path)["epoch"] == 2
+    assert len(saved(path)["curve"]) == 2
 
 
 def stop_within_epochs(path: Path, recipe: Recipe) -> None:
@@ -460,7 +477,7 @@ def stop_within_epochs(path: Path, recipe: Recipe) -> None:
         with pytest.raises(Killed):
             fit(network, recipe, checkpoint=path)
         handle.remove()
-    assert saved(path)["epoch"] == 2
+    assert len(saved(path)["curve"]) == 2
 
 
 @pytest.mark.parametrize("stop", [stop_by_until, stop_in_callback, stop_within_epochs])
@@ -585,7 +602,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     assert str(error.value) == line
     assert network.calls == 8
     state = saved(path)
-    assert state["epoch"] == 2 and all(x.isfinite().all() for x in state["model"].values())
+    assert len(state["curve"]) == 2 and all(x.isfinite().all() for x in state["model"].values())
 
 
 def test_a_last_step_that_spoils_the_weights_is_not_saved(tmp_path: Path) -> None:
@@ -602,7 +619,7 @@ def test_a_last_step_that_spoils_the_weights_is_not_saved(tmp_path: Path) -> Non
     path = tmp_path / "c.pt"
     with pytest.raises(Diverged, match="a weight, after epoch 1, is not finite"):
         fit(Steep(), Recipe(epochs=1), checkpoint=path)
-    assert saved(path)["epoch"] == 0 and saved(path)["model"]["a"].isfinite().all()
+    assert not saved(path)["curve"] and saved(path)["model"]["a"].isfinite().all()
 
 
 def test_too_high_a_rate_diverges() -> None:
@@ -647,6 +664,18 @@ def test_a_checkpoint_of_another_training_is_refused(change: dict[str, Any], lin
     assert str(error.value).endswith(" as in this training; delete the file to start over")
     assert "\n" not in str(error.value)
     assert path.read_bytes() == before and same(copied(network), weights)
+
+
+def test_a_checkpoint_of_another_training_without_an_epoch_is_overwritten(tmp_path: Path) -> None:
+    def die(*_: object) -> None:
+        raise Killed
+
+    path, other = tmp_path / "c.pt", BASE.model_copy(update={"batch_size": 4})
+    with pytest.raises(Killed):
+        fit(Watch(die), BASE, checkpoint=path)
+    assert saved(path)["settings"]["recipe.batch_size"] == 8
+    assert timeless(fit(small(), other, checkpoint=path)) == timeless(fit(small(), other))
+    assert saved(path)["settings"]["recipe.batch_size"] == 4
 
 
 def test_a_checkpoint_of_more_processes_is_refused_and_one_that_does_not_say_is_of_one(tmp_path: Path) -> None:

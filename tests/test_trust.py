@@ -319,6 +319,19 @@ def test_what_is_finished_is_not_trained_again(again: Path, monkeypatch: pytest.
     pd.testing.assert_frame_equal(accuracies(again), before)
 
 
+def test_a_study_in_int8_is_judged_in_float32_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("open_source", "latency_of"):
+        monkeypatch.setattr(f"nas.trust.judge.{name}", lambda *given: None)
+    known = measured([[0.1, 0.2]] * 4, [0.1, 0.2, 0.3, 0.4])
+    monkeypatch.setattr("nas.trust.experiment.Experiment.run", lambda self: known)
+    in_int8 = ["latency.runtime=onnxruntime-int8"]
+    found = trust(write_study(tmp_path), tmp_path / "run", in_int8, candidates=4)
+    assert found.facts["precision"] == "float32"
+    assert "study toy: accuracies here are of float32 networks, in its search of int8 ones" in caplog.messages
+
+
 @pytest.mark.parametrize("stop", [1, 13])
 def test_stopped_at_any_epoch_it_goes_on_to_the_same_end(
     finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int

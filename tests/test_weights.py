@@ -260,6 +260,13 @@ def test_a_network_that_is_no_such_mobilenet(network: Callable[[], Network], say
         load_weights(network(), source)
 
 
+def test_a_classifier_without_the_bias_of_theirs_is_one_line(source: nn.Module) -> None:
+    network = edited(lambda x: x.replace("block: classifier,", "block: classifier, bias: false,"))
+    count = len(source.state_dict())
+    with pytest.raises(InputError, match=f"^MobileNetV2: has {count} tensors, but must have {count - 1} as the netw"):
+        load_weights(network, source)
+
+
 def test_our_own_network_of_another_architecture() -> None:
     other = edited(lambda x: x.replace("n: 4", "n: 5"))
     with pytest.raises(InputError, match=r"^Network: layers\.19\.layers\.3\.weight is missing; this network has it$"):

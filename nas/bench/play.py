@@ -72,7 +72,13 @@ def play_all(
     workers: int = 1,
     on_played: Callable[[Played], None] = lambda played: None,
 ) -> list[Played]:
-    """Every player with the seeds from 0; `workers` processes, of one thread each."""
+    """Every player with the seeds from 0; `workers` processes, of one thread each.
+
+    Raises InputError, before any has played, if a walk goes by a number that the table does not have.
+    """
+    players = list(players)
+    for walk in WALKS.keys() & players:
+        WALKS[walk](task, 0)
     games = [(player, seed) for seed in range(seeds) for player in players]
     if workers == 1:
         found = []

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 
+from nas.bench.table import Array
 from nas.bench.task import MAXIMISE, Task
-from nas.inputs import choices, refuse
+from nas.inputs import InputError, choices, refuse
 from nas.pareto import front
 from nas.samplers.surrogate import SurrogateSampler
 
@@ -52,7 +54,8 @@ def _walk(by: str | None) -> Walk:
     """The front of the rows with the most of a number and the least cost, then that of the rest, and so on.
 
     Of two with as much of the number, the one with more of the other cost counts as more; of those that are equal in
-    all, one goes at a time. The order within a front, and which of the equal goes first, is random.
+    all, one goes at a time. The order within a front, and which of the equal goes first, is random. Raises InputError,
+    before the first step, if the table does not have the number.
     """
 
     def walk(task: Task, seed: int) -> Iterator[int]:
@@ -60,18 +63,21 @@ def _walk(by: str | None) -> Walk:
         other = next((name for name in table.costs if name != task.cost), task.cost)
         numbers = dict(table.costs) | dict(table.features)
         if (by or other) not in numbers:
-            return
+            raise InputError(f"{table.name}: has no column for feature.{by}, which walk-{by} goes by")
         keys = np.column_stack([numbers[by or other], numbers[other]])
         rank = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
         points = np.column_stack([rank, table.costs[task.cost]])
-        left = rng.permutation(np.flatnonzero(task.fits))
-        while len(left):
-            on = np.flatnonzero(front(points[left], MAXIMISE))
-            firsts = np.sort(on[np.unique(points[left[on]], axis=0, return_index=True)[1]])
-            yield from map(int, left[firsts])
-            left = np.delete(left, firsts)
+        return _fronts(points, rng.permutation(np.flatnonzero(task.fits)))
 
     return walk
+
+
+def _fronts(points: Array, left: NDArray[np.intp]) -> Iterator[int]:
+    while len(left):
+        on = np.flatnonzero(front(points[left], MAXIMISE))
+        firsts = np.sort(on[np.unique(points[left[on]], axis=0, return_index=True)[1]])
+        yield from map(int, left[firsts])
+        left = np.delete(left, firsts)
 
 
 PLAYERS: dict[str, Sampler] = {

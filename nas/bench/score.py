@@ -19,12 +19,15 @@ MARKS = (10, 25, 50, 100, 200, 400)
 
 def summary(task: Task, played: Sequence[Played]) -> dict[str, dict[str, Any]]:
     """By player, plain values. `evaluations_to_99` is the median over the seeds, None if half never come so far;
-    `_p90` the 90th percentile, `_reached` how many seeds do. The mean of a mark is over all seeds."""
+    `_p90` the 90th percentile, `_reached` how many seeds do. The mean of a mark is over all seeds. All players
+    have the same marks: one that has come to an end before stays as it was."""
     players = dict.fromkeys(each.player for each in played)
-    return {player: _summary(task, [each for each in played if each.player == player]) for player in players}
+    most = max(len(each.places) for each in played)
+    marks = [mark for mark in MARKS if mark <= most]
+    return {player: _summary(task, [each for each in played if each.player == player], marks) for player in players}
 
 
-def _summary(task: Task, played: Sequence[Played]) -> dict[str, Any]:
+def _summary(task: Task, played: Sequence[Played], marks: Sequence[int]) -> dict[str, Any]:
     volumes = [task.volumes(each.places) for each in played]
     facts: dict[str, Any] = {"seeds": len(played)}
     for share in SHARES:
@@ -33,7 +36,6 @@ def _summary(task: Task, played: Sequence[Played]) -> dict[str, Any]:
         # With 20 seeds, the 18th: a count that was seen, never one between two.
         facts[f"evaluations_to_{share}_p90"] = _finite(sorted(counts)[math.ceil(0.9 * len(counts)) - 1])
         facts[f"evaluations_to_{share}_reached"] = sum(map(math.isfinite, counts))
-    marks = [mark for mark in MARKS if mark <= max(map(len, volumes))]
     facts["hypervolume_at"] = {str(mark): float(np.mean([_at(curve, mark) for curve in volumes])) for mark in marks}
     if task.budget:
         regrets = [task.regrets(each.places) for each in played]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.bench.table import Array, Table
-from nas.inputs import choices, refuse
+from nas.inputs import InputError, choices, refuse
 from nas.pareto import hypervolume, hypervolumes
 
 MAXIMISE = (True, False)
@@ -31,6 +31,11 @@ class Task:
         if not self.fits.any():
             limits = ", ".join(f"{name} {limit:,.0f}" for name, limit in self.budget.items())
             raise refuse("the budget", limits, f"one that a row of {self.table.name} is within")
+        if not self.whole:
+            accuracy, cost = self.reference
+            within = " within the budget" if self.budget else ""
+            rule = f"better than the reference, accuracy {accuracy:.4f} and {self.cost} {cost:,.0f}"
+            raise InputError(f"{self.table.name}: has no row{within} that is {rule}")
 
     @cached_property
     def fits(self) -> NDArray[np.bool_]:
@@ -42,9 +47,10 @@ class Task:
 
     @cached_property
     def reference(self) -> tuple[float, float]:
-        """Worst accuracy and cost that count: the table's own; else its median accuracy and its greatest cost."""
+        """Worst accuracy and cost that count: the table's own; else the median accuracy within the budget, and its
+        greatest cost."""
         own = self.table.reference
-        accuracy = own.get("accuracy", float(np.median(self.true)))
+        accuracy = own.get("accuracy", float(np.median(self.true[self.fits])))
         cost = own.get(self.cost, float(self.table.costs[self.cost].max()))
         return accuracy, min(cost, self.budget.get(self.cost, cost))
 

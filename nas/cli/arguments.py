@@ -135,7 +135,7 @@ def _add_report(commands: Any) -> None:
     summary = "a run as one page for a browser: the front, networks, what matters, how it went"
     text = """\
 One HTML file that needs no network and nothing beside it. Works while the search is
-running, too; --watch writes it again until the search is complete, and the page
+running, too; --watch writes it again until the search has ended, and the page
 reads itself again."""
     parser = _add(commands, "report", summary, text, "nas report runs/quickstart --watch")
     _add_run(parser)
@@ -227,8 +227,10 @@ timed in turn, so that a busy machine changes little."""
     take = ways.add_parser("import", help="keep the table that the script wrote as a runtime by name")
     take.add_argument("table", metavar="TABLE", help="the script's table.json")
     take.add_argument("--name", required=True, metavar="NAME", help="for latency.runtime of a study")
-    write.add_argument("space", metavar="SPACE", help="a search space (YAML)")
-    check.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+    for way in (write, check):
+        way.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+        way.add_argument("--classes", type=positive, metavar="N", help="of the images (default: those of SPACE)")
+        way.add_argument("--channels", type=positive, metavar="N", help="of the images (default: those of SPACE)")
     for way in (check, time):
         _add_runtime(way)
         _add_json(way)

@@ -22,10 +22,11 @@ def export(options: argparse.Namespace) -> None:
         f"what PyTorch does, logits within {facts['relative']:.1g} of the largest"
     )
     if small := facts.get("int8"):
+        seen = " (it was trained on them, too)" * (facts["trained_on"] != "train")
         print(
             f"int8: {small['file']}, {small['bytes']:,} bytes; accuracy {small['accuracy']:.4f} -> "
-            f"{small['accuracy_int8']:.4f} on {small['images']:,} validation images; {small['latency_ms']:.3f} -> "
-            f"{small['latency_int8_ms']:.3f} ms here on one thread"
+            f"{small['accuracy_int8']:.4f} on {small['images']:,} validation images{seen}; "
+            f"{small['latency_ms']:.3f} -> {small['latency_int8_ms']:.3f} ms here on one thread"
         )
 
 
@@ -43,7 +44,7 @@ def _validate(options: argparse.Namespace) -> None:
     if options.runtime not in RUNTIMES:
         raise refuse("--runtime", options.runtime, choices(RUNTIMES))
     bench = Bench(options.runtime, RUNTIMES[options.runtime], options.threads, Watch().progress)
-    facts = validate(Space.load(options.space), bench, options.n, options.all)
+    facts = validate(Space.load(options.space, options.channels, options.classes), bench, options.n, options.all)
     print(json.dumps(facts, indent=2) if options.json else validation_text(facts))
 
 
@@ -60,7 +61,7 @@ def _plan(options: argparse.Namespace) -> None:
     from nas.latency import plan
     from nas.space import Space
 
-    written = plan(Space.load(options.space), Path(options.out))
+    written = plan(Space.load(options.space, options.channels, options.classes), Path(options.out))
     print(f"{written['files']:,} models, {written['bytes'] / 1e6:,.0f} MB, in {options.out}")
     print("next, there, with numpy and onnxruntime: python time_models.py --threads 1 --out table.json")
 

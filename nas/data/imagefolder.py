@@ -124,8 +124,9 @@ def _report(decoded: Decoded, files: list[File], corrupt: str) -> None:
 
 
 def _images(decoded: Decoded, folder: Folder, start: int) -> Images:
-    """The rows of `folder`, which begin at `start`: a view of the cache, or a copy if some are damaged."""
+    """The rows of `folder`, which begin at `start`, without those that are damaged: a view of the cache."""
     labels = np.repeat(np.arange(len(folder)), [len(files) for files in folder.values()])
-    images = Images(decoded.pixels[start : start + len(labels)], labels)
+    # No np.memmap, which would be pickled with all its bytes: Ray's tasks share the memory of plain arrays alone.
+    images = Images(np.asarray(decoded.pixels[start : start + len(labels)]), labels)
     whole = [i for i in range(len(labels)) if i + start not in decoded.damaged]
     return images if len(whole) == len(labels) else images.take(whole)

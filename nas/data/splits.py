@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,35 @@ CHUNK_VALUES = 2**22
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """`pixels`: uint8 (n, height, width, channels), possibly memory-mapped; `labels`: int64 (n,)."""
+    """`pixels`: uint8 (any, height, width, channels), possibly memory-mapped; `labels`: int64 (n,); `rows`: int64 (n,),
+    which of the pixels these images are, in this order, or None: all. Parts of a set share its pixels."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(n, height, width, channels)."""
+        height, width, channels = self.pixels.shape[1:]
+        return len(self), height, width, channels
+
+    @cached_property
+    def index(self) -> NDArray[np.int64]:
+        """`rows`, also where they are all."""
+        return np.arange(len(self)) if self.rows is None else self.rows
+
+    def gather(self, positions: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.uint8]:
+        """The pixels of the images at these positions, by default of all, copied into memory."""
+        return np.take(np.asarray(self.pixels), self.index[positions], axis=0)
+
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
-        """The images at these positions, copied into memory."""
+        """The images at these positions; their pixels are not copied."""
         index = np.asarray(indices, dtype=None if len(indices) else np.int64)
-        return Images(self.pixels[index], self.labels[index])
+        return Images(self.pixels, self.labels[index], self.index[index])
 
     def some(self, count: int) -> Images:
         """At most `count` of them, every class in proportion, the same ones each time."""
@@ -71,14 +89,16 @@ class Splits:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of every image."""
-        height, width, channels = self.train.pixels.shape[1:]
+        _, height, width, channels = self.train.shape
         return channels, height, width
 
     @property
     def train_and_validation(self) -> Images:
-        """All training images, for a retrain; a copy."""
+        """All training images, for a retrain."""
         parts = (self.train, self.validation)
-        return Images(np.concatenate([x.pixels for x in parts]), np.concatenate([x.labels for x in parts]))
+        assert self.train.pixels is self.validation.pixels
+        labels, rows = np.concatenate([x.labels for x in parts]), np.concatenate([x.index for x in parts])
+        return Images(self.train.pixels, labels, rows)
 
 
 def split(source: Source, validation: int | float, seed: int) -> Splits:
@@ -98,14 +118,14 @@ def split(source: Source, validation: int | float, seed: int) -> Splits:
     held = stratified(source.train.labels, count, seed)
     rest = np.setdiff1d(np.arange(images), held, assume_unique=True)
     train = source.train.take(rest)
-    return Splits(train, source.train.take(held), source.test, source.classes, *moments(train.pixels))
+    return Splits(train, source.train.take(held), source.test, source.classes, *moments(train))
 
 
 def _check(source: Source) -> None:
     if not len(source.test):
         raise InputError("data: there are no test images")
-    if source.train.pixels.shape[1:] != source.test.pixels.shape[1:]:
-        shapes = f"{source.train.pixels.shape[1:]} and {source.test.pixels.shape[1:]}"
+    if source.train.shape[1:] != source.test.shape[1:]:
+        shapes = f"{source.train.shape[1:]} and {source.test.shape[1:]}"
         raise InputError(f"data: training and test images are {shapes} (height, width, channels), but must be alike")
     sizes = np.bincount(source.train.labels, minlength=len(source.classes))
     for name, size in zip(source.classes, sizes.tolist(), strict=True):
@@ -144,13 +164,14 @@ def _apportion(
     return seats
 
 
-def moments(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def moments(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and population std (at least 1e-3) per channel of pixels / 255, from exact counts of the 256 values."""
-    counts = np.zeros((pixels.shape[3], 256), np.int64)
-    step = max(1, CHUNK_VALUES // pixels[0].size)
-    for start in range(0, len(pixels), step):
+    counts = np.zeros((images.shape[3], 256), np.int64)
+    step = max(1, CHUNK_VALUES // images.pixels[0].size)
+    for start in range(0, len(images), step):
+        pixels = images.gather(slice(start, start + step))
         for channel, row in enumerate(counts):
-            row += np.bincount(pixels[start : start + step, ..., channel].ravel(), minlength=256)
+            row += np.bincount(pixels[..., channel].ravel(), minlength=256)
     values, weights = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ values
     std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))

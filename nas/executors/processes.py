@@ -47,8 +47,8 @@ class _Worker:
 class Processes(Executor):
     """Up to `workers` spawned processes, started when they are needed, this process' threads divided among them.
 
-    A job whose process dies, or takes longer than its limit, is begun again on a new one, see `Deaths`. A worker whose
-    driver dies ends at once, so that nobody else writes into the run that a new driver takes over.
+    A job whose process dies, loses its GPU, or takes longer than its limit, is begun again on a new one, see `Deaths`.
+    A worker whose driver dies ends at once, so that nobody else writes into the run that a new driver takes over.
     """
 
     def __init__(self, evaluator: Evaluator, workers: int) -> None:
@@ -91,6 +91,9 @@ class Processes(Executor):
                 outcome = worker.pipe.recv()
             except (EOFError, ConnectionResetError):  # it is dead, or about to be: its status says of what
                 return self._again(worker, job, _death(worker.end(_GRACE_SECONDS)))
+            if isinstance(outcome, torch.AcceleratorError):  # whatever that process does there, it fails again
+                worker.end()
+                return self._again(worker, job, f"its GPU failed: {str(outcome).strip().partition(chr(10))[0]}")
             worker.job = None
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -71,8 +71,8 @@ class Ray(Executor):
 
     def submit(self, job: Job) -> None:
         name, evaluator, images = self.shared
-        place = self._place(job.folder)
-        self.busy[self.task.remote(name, evaluator, images, job, place, self.threads)] = job
+        place, sent = self._place(job.folder), replace(job, folder=job.folder.absolute())  # nodes run elsewhere
+        self.busy[self.task.remote(name, evaluator, images, sent, place, self.threads)] = job
 
     def wait(self) -> tuple[Job, Measurement]:
         while True:
@@ -156,6 +156,8 @@ def _work(
                 return measure(_evaluators[name], job)
             with Mirror.of(place) as folder:
                 return measure(_evaluators[name], replace(job, folder=folder))
+    except torch.AcceleratorError:  # whatever this process does on its GPU from now on, it fails again
+        os._exit(1)
     except Exception as error:  # noqa: BLE001 - raised again in the driver
         return error
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
 from nas.evaluation import Evaluator, Job, Measurement, measure
 from nas.executors.executor import Executor
+from nas.inputs import InputError
 
 
 class Serial(Executor):
@@ -18,7 +21,14 @@ class Serial(Executor):
 
     def wait(self) -> tuple[Job, Measurement]:
         job = self.waiting.pop(0)
-        return job, measure(self.evaluator, job)
+        try:
+            return job, measure(self.evaluator, job)
+        except torch.AcceleratorError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"candidate {job.number}: its GPU failed: {reason}; only a new process can use it again: search on, or "
+                "with the executor processes, which starts one by itself"
+            ) from None
 
     def close(self) -> None:
         self.waiting.clear()

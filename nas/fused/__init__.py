@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared")
-_COMPILERS = ("c++", "g++")  # whose OpenMP is that of torch, which sets the number of threads
+_COMPILERS = ("c++", "g++")
 _ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: 1, nn.ReLU6: 2, nn.Hardswish: 3}
 _DTYPES = (torch.float32, torch.bfloat16)
 _KERNELS = (3, 5)
@@ -133,8 +133,9 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
     )
 
 
-def _suits(module: nn.Module, x: Tensor) -> bool:
-    return module.training and x.device.type == "cpu" and x.dtype in _DTYPES and x.ndim == 4 and torch.is_grad_enabled()
+def _suits(module: nn.BatchNorm2d | nn.Conv2d, x: Tensor) -> bool:
+    trains = module.training and torch.is_grad_enabled() and module.weight.dtype == torch.float32
+    return trains and x.device.type == "cpu" and x.dtype in _DTYPES and x.ndim == 4
 
 
 def _norm(
@@ -174,7 +175,7 @@ class _Norm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d, kind: int, library: ctypes.CDLL
     ) -> Tensor:
-        y, (mean, variance) = torch.empty_like(x), torch.empty(2, x.shape[1])
+        y, (mean, variance) = torch.empty_like(x), x.new_empty(2, x.shape[1], dtype=torch.float32)
         ctx.scalars = (int(x.dtype == torch.bfloat16), kind, x.numel() // x.shape[1], x.shape[1], norm.eps)
         ctx.library = library
         _call(library.norm_forward, *ctx.scalars, weight, bias, x, y, mean, variance)
@@ -225,6 +226,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _call(function: Any, *arguments: int | float | Tensor) -> None:
+    """With as many threads as torch has: the compiler's OpenMP may be another than torch's."""
     status = function(
         *(
             ctypes.c_void_p(x.data_ptr())
@@ -232,7 +234,7 @@ def _call(function: Any, *arguments: int | float | Tensor) -> None:
             else ctypes.c_double(x)
             if isinstance(x, float)
             else ctypes.c_int64(x)
-            for x in arguments
+            for x in (torch.get_num_threads(), *arguments)
         )
     )
     assert status == 0, "an option that the kernels do not have"

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#include <omp.h>
 
 namespace {
 
@@ -79,7 +78,7 @@ struct Part {
     int64_t from, to;
 };
 
-inline Part part(int64_t count, int index, int parts) {
+inline Part part(int64_t count, int64_t index, int64_t parts) {
     return {count * index / parts, count * (index + 1) / parts};
 }
 
@@ -131,11 +130,11 @@ template <class T, int A> struct Gradient {
 
 // Adds up two sums per channel over all rows: make(row, first, second) is a body that adds a row's to the floats there.
 template <class Make>
-void total(int64_t rows, int64_t channels, std::vector<double> &first, std::vector<double> &second, const Make &make) {
-    const int threads = omp_get_max_threads();
+void total(int64_t threads, int64_t rows, int64_t channels, std::vector<double> &first, std::vector<double> &second,
+           const Make &make) {
     std::vector<double> partial(2 * channels * threads, 0.0);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int thread = 0; thread < threads; thread++) {
+    for (int64_t thread = 0; thread < threads; thread++) {
         std::vector<float> block(2 * channels);
         double *mine = partial.data() + 2 * channels * thread;
         const Part own = part(rows, thread, threads);
@@ -147,24 +146,23 @@ void total(int64_t rows, int64_t channels, std::vector<double> &first, std::vect
         }
     }
     first.assign(channels, 0.0), second.assign(channels, 0.0);
-    for (int thread = 0; thread < threads; thread++)
+    for (int64_t thread = 0; thread < threads; thread++)
         for (int64_t c = 0; c < channels; c++) {
             first[c] += partial[2 * channels * thread + c];
             second[c] += partial[2 * channels * thread + channels + c];
         }
 }
 
-template <class Make> void each(int64_t rows, int64_t channels, const Make &make) {
-    const int threads = omp_get_max_threads();
+template <class Make> void each(int64_t threads, int64_t rows, int64_t channels, const Make &make) {
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int thread = 0; thread < threads; thread++) {
+    for (int64_t thread = 0; thread < threads; thread++) {
         const Part own = part(rows, thread, threads);
         for (int64_t row = own.from; row < own.to; row++) over(channels, make(row));
     }
 }
 
 struct Norm {
-    int64_t rows, channels;
+    int64_t threads, rows, channels;
     const float *weight, *bias;
     float *mean, *variance;  // of the batch, biased; written by forward, read by backward
     double eps;
@@ -181,7 +179,7 @@ struct Norm {
         std::vector<float> shift(channels), scale, offset;
         std::vector<double> sums, squares;
         for (int64_t c = 0; c < channels; c++) shift[c] = load<1>(x + c)[0];
-        total(rows, channels, sums, squares, [&](int64_t row, float *first, float *second) {
+        total(threads, rows, channels, sums, squares, [&](int64_t row, float *first, float *second) {
             return Moments<T>{x + row * channels, shift.data(), first, second};
         });
         for (int64_t c = 0; c < channels; c++) {
@@ -190,7 +188,7 @@ struct Norm {
             variance[c] = (float)(spread < 0 ? 0 : spread);
         }
         affine(scale, offset);
-        each(rows, channels, [&](int64_t row) {
+        each(threads, rows, channels, [&](int64_t row) {
             return Transform<T, A>{x + row * channels, y + row * channels, scale.data(), offset.data()};
         });
     }
@@ -199,7 +197,7 @@ struct Norm {
         std::vector<float> scale, offset, constant(channels), slope(channels);
         std::vector<double> sums, products;
         affine(scale, offset);
-        total(rows, channels, sums, products, [&](int64_t row, float *first, float *second) {
+        total(threads, rows, channels, sums, products, [&](int64_t row, float *first, float *second) {
             return Reduce<T, A>{x + row * channels, dy + row * channels, scale.data(), offset.data(), mean, first, second};
         });
         for (int64_t c = 0; c < channels; c++) {
@@ -209,7 +207,7 @@ struct Norm {
             constant[c] = (float)(sums[c] / rows);
             slope[c] = (float)(products[c] / rows * precision);
         }
-        each(rows, channels, [&](int64_t row) {
+        each(threads, rows, channels, [&](int64_t row) {
             return Gradient<T, A>{x + row * channels, dy + row * channels, dx + row * channels, scale.data(),
                                   offset.data(), mean, constant.data(), slope.data()};
         });
@@ -218,7 +216,7 @@ struct Norm {
 
 // The gradients of a depthwise convolution padded by K / 2. Weights lie as [K * K][channels].
 template <class T, int K, int S> struct Depthwise {
-    int64_t images, height, width, channels, out_height, out_width;
+    int64_t threads, images, height, width, channels, out_height, out_width;
 
     static constexpr int PAD = K / 2;
 
@@ -308,10 +306,9 @@ template <class T, int K, int S> struct Depthwise {
     // Sums of an image are taken in float, over images in double.
     void backward(const T *x, const float *weight, const T *dy, T *dx, float *dweight) const {
         const int64_t size = K * K * channels, in = height * width * channels, out = out_height * out_width * channels;
-        const int threads = omp_get_max_threads();
         std::vector<double> partial(threads * size, 0.0);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-        for (int thread = 0; thread < threads; thread++) {
+        for (int64_t thread = 0; thread < threads; thread++) {
             const Part own = part(images, thread, threads);
             std::vector<float> sums(size);
             const std::vector<T> zeros(width * channels);
@@ -324,7 +321,7 @@ template <class T, int K, int S> struct Depthwise {
         }
         for (int64_t i = 0; i < size; i++) {
             double sum = 0;
-            for (int thread = 0; thread < threads; thread++) sum += partial[thread * size + i];
+            for (int64_t thread = 0; thread < threads; thread++) sum += partial[thread * size + i];
             dweight[i] = (float)sum;
         }
     }
@@ -354,25 +351,26 @@ template <class T, int K, int S> struct Depthwise {
 // Each returns 0, or 1 for an option that it does not have.
 extern "C" {
 
-int norm_forward(int64_t is_bfloat16, int64_t activation, int64_t rows, int64_t channels, double eps, const float *weight,
-                 const float *bias, const void *x, void *y, float *mean, float *variance) {
-    const Norm norm = {rows, channels, weight, bias, mean, variance, eps};
+int norm_forward(int64_t threads, int64_t is_bfloat16, int64_t activation, int64_t rows, int64_t channels, double eps,
+                 const float *weight, const float *bias, const void *x, void *y, float *mean, float *variance) {
+    const Norm norm = {threads, rows, channels, weight, bias, mean, variance, eps};
     BY_TYPE(BY_ACTIVATION(T, (norm.forward<T, A>((const T *)x, (T *)y))))
     return 0;
 }
 
-int norm_backward(int64_t is_bfloat16, int64_t activation, int64_t rows, int64_t channels, double eps, const float *weight,
-                  const float *bias, const void *x, const void *dy, void *dx, float *mean, float *variance,
-                  float *dweight, float *dbias) {
-    const Norm norm = {rows, channels, weight, bias, mean, variance, eps};
+int norm_backward(int64_t threads, int64_t is_bfloat16, int64_t activation, int64_t rows, int64_t channels, double eps,
+                  const float *weight, const float *bias, const void *x, const void *dy, void *dx, float *mean,
+                  float *variance, float *dweight, float *dbias) {
+    const Norm norm = {threads, rows, channels, weight, bias, mean, variance, eps};
     BY_TYPE(BY_ACTIVATION(T, (norm.backward<T, A>((const T *)x, (const T *)dy, (T *)dx, dweight, dbias))))
     return 0;
 }
 
-int depthwise_backward(int64_t is_bfloat16, int64_t k, int64_t stride, int64_t images, int64_t height, int64_t width,
-                       int64_t channels, const void *x, const float *weight, const void *dy, void *dx, float *dweight) {
+int depthwise_backward(int64_t threads, int64_t is_bfloat16, int64_t k, int64_t stride, int64_t images, int64_t height,
+                       int64_t width, int64_t channels, const void *x, const float *weight, const void *dy, void *dx,
+                       float *dweight) {
     const int64_t out_height = (height - 1) / stride + 1, out_width = (width - 1) / stride + 1;
-    BY_TYPE(BY_KERNEL((Depthwise<T, K, S>{images, height, width, channels, out_height, out_width}.backward(
+    BY_TYPE(BY_KERNEL((Depthwise<T, K, S>{threads, images, height, width, channels, out_height, out_width}.backward(
         (const T *)x, weight, (const T *)dy, (T *)dx, dweight))))
     return 0;
 }

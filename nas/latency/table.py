@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from nas.architecture import Architecture, Layer
@@ -196,8 +197,11 @@ class Bench:
             return None
 
     def _timed(self, models: Sequence[RunOnce], effort: Effort) -> Timings:
-        unit = self.table.reference_ms / 1e3 or math.inf
-        return measure(models, self._refer(), effort, self._one_thread, unit)
+        unit, threads = self.table.reference_ms / 1e3 or math.inf, torch.get_num_threads()
+        try:
+            return measure(models, self._refer(), effort, self._one_thread, unit)
+        finally:
+            torch.set_num_threads(threads)  # the runs of some runtimes set it, for the process
 
     def _refer(self) -> RunOnce:
         self._reference = self._reference or self.runtime.open(*whole(REFERENCE), self.threads)

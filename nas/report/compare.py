@@ -39,7 +39,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
             raise InputError(
                 f"{name}: its objectives are {here}, but must be {objectives} as those of {runs[0].folder}"
             )
-        trials, sittings = run.record()
+        trials, sittings, _ = run.record()
         tables[name], found[name] = trials_table(trials), measured(run.folder, trials, sittings)
     points = np.vstack([values for _, values in found.values()])
     worst = reference(points, maximise)
@@ -77,7 +77,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
 def _differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Where the runs measure otherwise: values by key path, one for each run."""
     fixed = [run.config.fixed() for run in runs]
-    keys = [key for key in fixed[0] if key.startswith(("data.", "proxy."))]
+    keys = [key for key in fixed[0] if key.startswith(("data.", "proxy.", "latency"))]
     return {key: [each[key] for each in fixed] for key in keys if any(each[key] != fixed[0][key] for each in fixed)}
 
 

@@ -23,7 +23,7 @@ from nas.latency.table import layer_name
 from nas.machine import hardware, versions
 from nas.pareto import hypervolumes
 from nas.report.growth import measured, reference, rises
-from nas.report.importance import importances, in_common, plain_trials
+from nas.report.importance import MOST, importances, in_common, plain_trials
 from nas.report.text import OPTIONAL
 from nas.run import Run
 from nas.space import Space
@@ -52,7 +52,7 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     `references` are spaces (YAML) of published networks; None: those small enough beside the study's own space.
     Raises InputError if the search has not begun, or a reference cannot be read.
     """
-    trials, sittings = run.record()
+    trials, sittings, ended = run.record()
     every = trials_table(trials)
     front = run.front_of(every)
     shown = every["outcome"].isin(SHOWN) & (every["architecture"] != "") & every["confirms"].isna()
@@ -71,13 +71,14 @@ def report_facts(run: Run, references: Sequence[str] | None = None) -> dict[str,
     return {
         "study": _study(run),
         "made": time.strftime("%Y-%m-%d %H:%M"),
-        "status": _status(run, every),
+        "status": _status(run, every, ended),
         "costs": _costs(every, latency),
         "table": columns,
         "front": [places[number] for number in front["number"]],
         "knee": next((places[number] for number in front["number"][front["knee"]]), None),
         "growth": _growth(run, trials, sittings, maximise) if trained else {"seconds": [], "trained": [], "share": []},
         "importance": importances(plain, maximise),
+        "importance_of": min(len(plain), MOST),
         "common": in_common(trained, set(front["number"]))[:_LEAST_PROBABLE],
         "receipt": run.receipt(every, front),
         "references": published,
@@ -122,12 +123,16 @@ def _measured(run: Run, shown: Collection[str]) -> dict[str, list[float]]:
     }
 
 
-def _status(run: Run, every: pd.DataFrame) -> dict[str, Any]:
+def _status(run: Run, every: pd.DataFrame, ended: str | None) -> dict[str, Any]:
+    """`ended`: as in `Run.record`, but known: of an earlier version, complete where all candidates are trained."""
     counts = every["outcome"].value_counts()
     done = int(counts.get("trained", 0) + counts.get("cut", 0))
+    if ended is None:
+        ended = "complete" if done >= run.config.trials else ""
     return {
         "done": done,
         "wanted": run.config.trials,
+        "ended": ended,
         "running": int(counts.get("running", 0)),
         "seconds": round(float(every["seconds"].sum()), 1),
         "outcomes": {str(name): int(count) for name, count in counts.items()},

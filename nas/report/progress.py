@@ -129,11 +129,11 @@ class SearchWatch(Watch):
         return [*lines, f"{'':9}{about}"] if lines else []
 
     def _pace(self, study: Study) -> list[str]:
-        if not self.seconds:
+        if not self.seconds or study.executor is None:
             return []
         each = sum(self.seconds) / len(self.seconds)
         left = max(0, study.config.trials - study.trained)
-        return [f"{duration(each)} each, {duration(each * left / study.config.workers)} left"]
+        return [f"{duration(each)} each, {duration(each * left / study.executor.workers)} left"]
 
 
 class TrainingWatch(Watch):
@@ -175,7 +175,7 @@ class TrustWatch(Watch):
         self.seconds = self.epochs = 0.0
 
     def start(self, experiment: Experiment) -> None:
-        self.workers = experiment.workers
+        self.workers = 1 if experiment.executor == "serial" else experiment.workers
         count, done = len(experiment.members), experiment.done
         before = f", {done} of {2 * count} before" if done else ""
         self.line(f"{count} candidates, each trained short and long{before}; results in {experiment.folder}")

@@ -26,11 +26,15 @@ def save_tables(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     trials = run.trials()
     front = run.front_of(trials)
+    members = set(front["id"])
     write_whole(run.folder / "trials.parquet", lambda path: trials.to_parquet(path, index=False))
     for data in front["architecture"]:
         architecture = Architecture.from_json(data)
         cross_check(architecture)
         write_text(run.folder / "front" / f"{architecture.id}.yaml", architecture.to_yaml())
+    for file in (run.folder / "front").glob("*.yaml"):
+        if file.stem not in members:
+            file.unlink()
     write_whole(run.folder / "front.parquet", lambda path: front.to_parquet(path, index=False))
     write_whole(run.folder / "front.csv", lambda path: front_csv(front, path))
     write_json(run.folder / "receipt.json", run.receipt(trials, front))

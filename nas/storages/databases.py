@@ -41,6 +41,23 @@ def open_database(url: str, where: str) -> BaseStorage:
         raise refuse(where, without_password(url), rule) from None
 
 
+def absolute(url: str, base: Path, where: str) -> str:
+    """The URL, with the file of an SQLite one counted from `base`. Raises InputError if SQLite would be in memory."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError):
+        return url  # that it cannot be opened is said where it is
+    file = address.database
+    if address.get_backend_name() != "sqlite" or (file or "").startswith("file:"):
+        return url
+    if file in {None, "", ":memory:"}:
+        raise refuse(where, url, "a file, such as sqlite:///x.db: what is in memory ends with the search")
+    return address.set(database=str(base / str(file))).render_as_string(hide_password=False)
+
+
 def without_password(url: str) -> str:
     """The URL with *** for its password, and without one among its options."""
     from sqlalchemy.engine import make_url

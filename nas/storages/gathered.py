@@ -14,6 +14,8 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas.inputs import InputError
+
 _PENDING = -1
 
 
@@ -41,7 +43,8 @@ class Gathered(BaseStorage):
                 trial_id = self.inner.create_new_trial(study_id, template_trial=trial)
                 self._counts[study_id] += 1
                 written = self.inner.get_trial_number_from_id(trial_id)
-                assert written == trial.number, f"trial {trial.number} became {written}: somebody else writes"
+                if written != trial.number:
+                    raise InputError(f"trial {trial.number} became {written}: somebody else writes to this study")
         finally:
             self._gathers, self._pending = False, None
 

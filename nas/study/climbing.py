@@ -36,9 +36,9 @@ class Climbing:
         """Takes what is on record of a candidate, with its measurements, into account for others."""
         self._halving.note(candidate.number, self._rivalry(candidate.costs), [rung["accuracy"] for rung in rungs])
 
-    def begin_again(self, number: int) -> None:
-        """A trained candidate is about to be measured again, or was."""
-        self._confirming.begin(number)
+    def begin_again(self, number: int, time: int) -> None:
+        """A trained candidate is about to be measured again, for the so-many-eth time, or was."""
+        self._confirming.begin(number, time)
 
     def count(self, told: Told) -> None:
         """Takes an outcome into account."""
@@ -49,8 +49,7 @@ class Climbing:
 
     def again(self) -> tuple[int, int] | None:
         """The number of a candidate to measure again, and for which time."""
-        number = self._confirming.next()
-        return None if number is None else (number, self._confirming.begun[number] + 1)
+        return self._confirming.next()
 
     def step(self, candidate: Candidate) -> Step:
         """What comes next for a candidate that was noted."""

@@ -21,24 +21,24 @@ class Confirming:
 
     def __init__(self, times: int) -> None:
         self.times = times
-        self.begun: defaultdict[int, int] = defaultdict(int)
+        self.begun: defaultdict[int, set[int]] = defaultdict(set)  # times, from 1
         self._costs: dict[int, tuple[float, ...]] = {}
         self._accuracies: dict[int, list[float]] = {}
 
     def trained(self, number: int, costs: Sequence[float], accuracy: float) -> None:
         self._costs[number], self._accuracies[number] = tuple(costs), [accuracy]
 
-    def begin(self, number: int) -> None:
+    def begin(self, number: int, time: int) -> None:
         """Raises KeyError if there is no such trained candidate."""
         if number not in self._accuracies:
             raise KeyError(f"candidate {number} was not trained")
-        self.begun[number] += 1
+        self.begun[number].add(time)
 
     def measured_again(self, number: int, accuracy: float) -> None:
         self._accuracies[number].append(accuracy)
 
-    def next(self) -> int | None:
-        """The candidate to measure again."""
+    def next(self) -> tuple[int, int] | None:
+        """The candidate to measure again, and for which time: the first that has not begun, or failed."""
         if not self.times or not self._accuracies:
             return None
         numbers, means = list(self._accuracies), [fmean(each) for each in self._accuracies.values()]
@@ -46,8 +46,9 @@ class Confirming:
         members = int((behind == 0).sum())
         nearest = np.argsort(behind, kind="stable")[: 2 * members]
         wanted = [numbers[place] for place in nearest if behind[place] <= slack]
-        wanted = [number for number in wanted if self.begun[number] < self.times]
-        return min(wanted, key=lambda number: (self.begun[number], number), default=None)
+        wanted = [number for number in wanted if len(self.begun[number]) < self.times]
+        number = min(wanted, key=lambda number: (len(self.begun[number]), number), default=None)
+        return None if number is None else (number, min({*range(1, self.times + 1)} - self.begun[number]))
 
     def _deviation(self) -> float:
         """Of one measurement; 0 before there are two of one candidate."""

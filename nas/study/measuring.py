@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from nas.latency import Bench, in_int8, open_source
 from nas.latency.table import Progress
 from nas.run import Run
 
+logger = logging.getLogger("nas")
+
 
 def measure_front(run: Run, on_progress: Progress) -> None:
     """Writes measured.json: the whole networks of the front, those that were measured before as they are.
 
     Where the study wants int8, their times in it, too, with int8_ in front of their names. On another device nothing
-    can be measured from here: then it writes nothing.
+    can be measured from here, and what another machine than that of the predictions takes does not belong beside them:
+    then it writes nothing.
     """
     assert run.config.latency is not None
     front, known = run.front(), run.measured()
@@ -35,6 +39,9 @@ def measure_front(run: Run, on_progress: Progress) -> None:
         source = open_source(runtime, run.config.latency.threads, on_progress)
         if not isinstance(source, Bench):
             return
+        if other := _other_machine(run, source.manifest):
+            logger.warning("%s: its front is not measured here: its latencies are predicted for %s", run.folder, other)
+            return
         on_progress("members of the front" + " in int8" * bool(prefix), 0, len(new))
         for member, timing in zip(new, source.again(new), strict=True):
             found[member.id] |= {f"{prefix}{name}": value for name, value in source.table.ms(timing).items()}
@@ -48,7 +55,7 @@ def measure_places(
 
     Where `runtime` and `threads` are not given they are those of the runs, else ONNX Runtime and 1. What was measured
     before is taken from the cache; of a device it is what was timed there. `predicted_ms` is what a run with the same
-    runtime and threads predicts of its members, else None.
+    runtime and threads predicts of its members, if it is for the same hardware and packages, else None.
     Raises InputError if a place is neither, a run has nothing yet, the runs say different things, or the runtime cannot
     run a network.
     """
@@ -62,7 +69,7 @@ def measure_places(
     for place, members, run in found:
         latency = None
         if run is not None and (there := run.config.latency) and (there.runtime, there.threads) == (runtime, threads):
-            latency = run.latency
+            latency = None if _other_machine(run, source.manifest) else run.latency
         for member in members:
             if member.id not in table.networks:
                 raise InputError(f"{place}: {member.id}: {table.refused[member.id]}")
@@ -73,6 +80,19 @@ def measure_places(
             )
     reference = {"reference_ms": table.reference_ms, "reference_interval_ms": list(table.reference_interval_ms)}
     return {"networks": rows, **reference, "manifest": source.manifest}
+
+
+def _other_machine(run: Run, manifest: dict[str, Any]) -> str | None:
+    """The processor and packages that a run predicts latencies for, or None where a manifest has the same."""
+    assert run.latency is not None
+    there, here = _machine(run.latency.manifest), _machine(manifest)
+    return None if there == here else ", ".join(f"{name} {value}" for name, value in there.items())
+
+
+def _machine(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Of a manifest what times depend on: not the memory or the system, which change with an update."""
+    hardware, lasting = manifest.get("hardware", {}), {"processor", "cores", "gpu"}
+    return {**{name: hardware[name] for name in lasting & hardware.keys()}, **manifest.get("packages", {})}
 
 
 def _members(place: Path) -> tuple[list[Architecture], Run | None]:

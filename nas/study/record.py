@@ -67,7 +67,7 @@ def told_of(trial: FrozenTrial) -> Told:
     accuracy = attrs["expected"] if outcome == "cut" else None
     if outcome in {"trained", "confirmation"}:
         accuracy = rungs[-1]["accuracy"]
-    seconds = sum(rung["seconds"] for rung in rungs)
+    seconds = sum(rung["seconds"] for rung in rungs) + attrs.get("seconds", 0.0)  # those of a failure
     costs, confirms = candidate.get("costs", {}), confirmed_by(trial)
     return Told(
         number=trial.number,

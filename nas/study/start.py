@@ -80,6 +80,7 @@ def search(
             exhausted = study.search(first, hours)
             if latency is not None:
                 measure_front(run, on_progress)
+            study.study.set_user_attr("ended", study.exhausted or "complete")
             return run, exhausted
     except (OSError, StorageInternalError) as error:
         if isinstance(error, OSError) and error.errno not in DISK:

@@ -104,6 +104,7 @@ class Study:
     def _search(self, first: Iterable[Architecture], hours: float) -> str | None:
         sittings = self.study.user_attrs.get("sittings", [])
         self.study.set_user_attr("sittings", [*sittings, time.time()])
+        self.study.set_user_attr("ended", "")
         self._note_versions()
         self._take_up(first)
         self.deadline, self.hours = time.monotonic() + 3600 * hours, hours
@@ -115,7 +116,7 @@ class Study:
                 while len(self.pending) - len(self.left) < executor.workers and (job := self._next()):
                     executor.submit(job)
                 if not self.pending:
-                    return self.exhausted
+                    return self.exhausted and self._stopped(self.exhausted)
                 self._finish(executor, *executor.wait())
 
     def _next(self) -> Job | None:
@@ -126,10 +127,10 @@ class Study:
         if missing and self.exhausted is None:
             if time.monotonic() <= self.deadline and (job := self._propose()):
                 return job
-            self.exhausted = self.exhausted or self._stopped(f"{self.hours:g} hours are over")
+            self.exhausted = self.exhausted or f"{self.hours:g} hours are over"
         return None if candidates else self._confirm()
 
-    def _stopped(self, reason: object) -> str:
+    def _stopped(self, reason: str) -> str:
         return f"stopped at {self.trained} of {self.config.trials} candidates: {reason}"
 
     # The record
@@ -191,8 +192,8 @@ class Study:
         seen.add(told.id)
         if told.id and told.confirms is None:
             self.climbing.note(told, trial.user_attrs.get("rungs", []))
-        elif told.id and told.confirms is not None and told.outcome != "failed":  # that is tried again
-            self.climbing.begin_again(told.confirms)
+        elif told.id and (again := confirmed_by(trial)) and told.outcome != "failed":  # that is tried again
+            self.climbing.begin_again(*again)
         if trial.state.is_finished():
             self._count(told)
         elif told.outcome:
@@ -225,7 +226,7 @@ class Study:
                 try:
                     wanted = self._draw()
                 except Exhausted as reason:
-                    self.exhausted = self._stopped(reason)
+                    self.exhausted = str(reason)
                     return None
             if job := self._ask(wanted):
                 return job
@@ -274,7 +275,7 @@ class Study:
             trial.set_constraint(name, candidate.costs[name] / limit - 1)
         trial.set_user_attr("candidate", candidate.to_dict())
         if confirms is not None:
-            self.climbing.begin_again(confirms[0])
+            self.climbing.begin_again(*confirms)
         return self._judge(candidate)
 
     def _judge(self, candidate: Candidate) -> Job | None:
@@ -324,6 +325,7 @@ class Study:
     def _finish(self, executor: Executor, job: Job, measurement: Measurement) -> None:
         candidate = self.pending[job.number]
         if measurement.failure is not None:
+            self._set(job.number, "seconds", measurement.seconds)
             self._tell(candidate.told("failed", reason=measurement.failure, seconds=measurement.seconds))
             if self.failures >= (4 * FAILURES if self.trained else FAILURES):
                 which = "last" if self.trained else "first"

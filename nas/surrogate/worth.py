@@ -81,7 +81,9 @@ class Worth:
         if goal.worst_score is not None:
             worst = float(self._scale(np.array([goal.worst_score]))[0])
         known = np.vstack([self._costs, self._of(self._domain.sample)])
-        limits = known.max(axis=0) + BEYOND * np.ptp(known, axis=0)
+        ranges = np.ptp(known, axis=0)
+        # A cost that is always the same must not take the volume away.
+        limits = known.max(axis=0) + BEYOND * np.where(ranges > 0, ranges, 1.0)
         for place, name in enumerate(goal.costs):
             limits[place] = goal.signs[place] * goal.worst_costs[name] if name in goal.worst_costs else limits[place]
         return worst, limits

@@ -14,11 +14,17 @@ class _MLflow(Tracker):
     def __init__(self, study: str) -> None:
         try:
             from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
         except ImportError:
             raise InputError("mlflow is not installed: pip install 'mobile-nas[mlflow]'") from None
-        self.client = MlflowClient()
-        known = self.client.get_experiment_by_name(study)
-        self.experiment = known.experiment_id if known else self.client.create_experiment(study)
+        try:
+            self.client = MlflowClient()
+            known = self.client.get_experiment_by_name(study)
+            self.experiment = known.experiment_id if known else self.client.create_experiment(study)
+        except MlflowException as error:
+            raise InputError(f"--track mlflow: {str(error).partition(chr(10))[0]}") from None
+        if known and known.lifecycle_stage == "deleted":
+            raise InputError(f"--track mlflow: the experiment {study} was deleted: restore it, or delete it for good")
 
     def tell(self, told: Told) -> None:
         if told.outcome not in MEASURED and told.outcome != "failed":

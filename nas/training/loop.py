@@ -91,7 +91,8 @@ def train(
     only the first writes the checkpoint. Batch normalisation sees a process' part.
 
     Raises InputError if the checkpoint is of another training or damaged, if there are fewer than two images a process,
-    or if `until` is not an epoch of the recipe; Diverged if the loss is not finite.
+    in all or in a batch, or if `until` is not an epoch of the recipe; Diverged if the loss is not finite. A checkpoint
+    of another training that has no epoch yet is overwritten.
     """
     device, last = torch.device(device), recipe.epochs if until is None else until
     if not 1 <= last <= recipe.epochs:
@@ -100,9 +101,7 @@ def train(
         keep_freed_memory()
     stages = [*before, Stage(recipe.epochs, images, resolution)]
     run = _Run(network, stages, validation, recipe, normalisation, seed, device, group or Group())
-    if checkpoint is not None and checkpoint.exists():
-        run.restore(checkpoint)
-    elif checkpoint is not None:
+    if checkpoint is not None and not (checkpoint.exists() and run.restore(checkpoint)):
         run.save(checkpoint)
     # One that sees no checkpoint, or an older one, would train other epochs than the first.
     first, _ = run.group.told(lambda: (float(len(run.curve)), 0.0), device)
@@ -138,6 +137,9 @@ class _Run:
             if len(stage.images) < group.least:
                 rule = f"at least {group.least} to train on: batch normalisation needs two a process"
                 raise refuse("images", len(stage.images), rule)
+        if recipe.batch_size < group.least:
+            rule = f"at least {group.least}: batch normalisation needs two images a process"
+            raise refuse("recipe.batch_size", recipe.batch_size, rule)
         self.stages, self.validation, self.normalisation = stages, validation, normalisation
         self.recipe, self.seed, self.device, self.group = recipe, seed, device, group
         self.network = network.to(device).to(memory_format=layout(recipe))
@@ -263,7 +265,6 @@ class _Run:
         state = {
             "format": FORMAT,
             "settings": self.settings(max(1, len(self.curve))),
-            "epoch": len(self.curve),
             "precision": str(self.precision).removeprefix("torch."),
             "curve": [asdict(epoch) for epoch in self.curve],
             "model": self.network.state_dict(),
@@ -273,20 +274,23 @@ class _Run:
         }
         write_whole(path, lambda temporary: torch.save(state, temporary))
 
-    def restore(self, path: Path) -> None:
-        """Takes over what `save` wrote. Raises InputError, with nothing taken over, if it is not of this training."""
+    def restore(self, path: Path) -> bool:
+        """Takes over what `save` wrote. With nothing taken over, if it is not of this training: False where there is no
+        epoch in it to lose, or else raises InputError."""
         again = "delete the file to start over"
         state = read(path, again)
         with damaged(str(path), again):
-            self._take_over(state, path, again)
+            return self._take_over(state, path, again)
 
-    def _take_over(self, state: dict[str, Any], path: Path, again: str) -> None:
+    def _take_over(self, state: dict[str, Any], path: Path, again: str) -> bool:
         curve = [Epoch(**epoch) for epoch in state["curve"]]
         number = min(max(1, len(curve)), self.recipe.epochs)
         here = {**self.settings(number), **shapes(self.network.state_dict())}
         there = {"processes": 1, **state["settings"], **shapes(state["model"])}
         for name in [*here, *(name for name in there if name not in here)]:
             if here.get(name) != there.get(name):
+                if not curve:
+                    return False
                 raise refuse(f"{path}: {name}", there.get(name), f"{here.get(name)!r} as in this training; {again}")
         kept = state.get("precision")
         if self.recipe.precision == "auto" and kept in (_ON_CPU if self.device.type == "cpu" else _ON_GPU):
@@ -298,6 +302,7 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.curve = curve
+        return True
 
 
 @contextmanager
@@ -322,7 +327,8 @@ def _counted(loss: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _drop_paths(network: nn.Module, last: float) -> None:
-    blocks: list[Any] = [module for module in network.modules() if hasattr(module, "drop_path")]
+    """A module of that name, as timm's blocks have one, is not ours to set."""
+    blocks: list[Any] = [x for x in network.modules() if isinstance(getattr(x, "drop_path", None), float)]
     for index, block in enumerate(blocks):
         block.drop_path = last * index / max(1, len(blocks) - 1)
 

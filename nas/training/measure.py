@@ -29,7 +29,7 @@ def evaluate(
     Raises InputError if there are no images.
     """
     device = torch.device(device)
-    batches = Batches(images.pixels, images.labels, normalisation, resolution, device)
+    batches = Batches(images, normalisation, resolution, device)
     return measure(network.to(device), batches, device, batch_size, average_flips)
 
 

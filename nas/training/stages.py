@@ -24,7 +24,7 @@ class Stage:
     def about(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
         return {
-            "images": list(self.images.pixels.shape),
+            "images": list(self.images.shape),
             "labels (CRC-32)": zlib.crc32(self.images.labels.tobytes()),
             "resolution": self.resolution,
         }
@@ -52,8 +52,7 @@ class Loaded:
         """A last, smaller batch counts if it has `least` images."""
 
         def batches(images: Images, augmentation: Augmentation | None = None, channels_last: bool = True) -> Batches:
-            where = normalisation, stage.resolution, device
-            return Batches(images.pixels, images.labels, *where, augmentation, channels_last)
+            return Batches(images, normalisation, stage.resolution, device, augmentation, channels_last)
 
         count, size = len(stage.images), recipe.batch_size
         augmentation = Augmentation(recipe.crop, recipe.flip, recipe.cutout, recipe.trivial_augment)

@@ -202,7 +202,7 @@ class Experiment:
         splits, count = training.evaluator.splits, min(IMAGES, len(training.evaluator.splits.train))
         images = splits.train.take(np.random.default_rng(training.seed).permutation(len(splits.train))[:count])
         device, normalisation = torch.device(training.evaluator.device), Normalisation(splits.mean, splits.std)
-        return Batches(images.pixels, images.labels, normalisation, resolution, device).plain(0, count)[0]
+        return Batches(images, normalisation, resolution, device).plain(0, count)[0]
 
     def _file(self, folder: str, member: Architecture) -> Path:
         return self.folder / folder / f"{member.id}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from nas.config import StudyConfig
 from nas.costs import COSTS, costs
 from nas.evaluation import ProxyTraining, Rung, turns
 from nas.inputs import InputError, read_yaml, refuse
-from nas.latency import latency_of, open_source
+from nas.latency import latency_of, open_source, precision_of
 from nas.storages import locked
 from nas.training import Recipe, pick_device
 from nas.trust.candidates import spread
 from nas.trust.experiment import KINDS, LEAST, Experiment, Step, Training
 from nas.trust.ranking import Candidate, verdict
+
+logger = logging.getLogger("nas")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def trust(
     if config.latency is not None:
         source = open_source(config.latency.runtime, config.latency.threads, lambda what, done, total: None)
         latency = latency_of(space, source)
+        if precision_of(config.latency.runtime) == "int8":
+            logger.warning("study %s: accuracies here are of float32 networks, in its search of int8 ones", config.name)
     feasible = Feasible(space, config.budget, latency=latency)
     cost = _main_cost(config, feasible)
     members = spread(feasible, cost, candidates, config.sampler.seed)
@@ -73,6 +78,7 @@ def trust(
     facts = {
         "study": config.name,
         "cost": cost,
+        "precision": trainings["short"].evaluator.precision,
         **_described(found, members, cost),
         "failed": [{"id": id_, "reason": reason} for id_, reason in experiment.failed.items()],
         "long_epochs": trainings["long"].rungs[-1].epochs,

@@ -50,8 +50,8 @@ function drawHead() {
   const costs = objectives().filter((name) => name !== "accuracy").map(brief).join(" and ");
   $("question").textContent = `Networks of the space ${study.space} for ${study.data}: accuracy ${costs ? `against ${costs}` : "alone"}` +
     (budget ? `, within ${budget}` : "") + `. Proposed by ${study.sampler}, seed ${study.seed}.`;
-  const going = status.done < status.wanted;
-  $("state").append(el("b", {}, going ? (status.running ? "The search is running" : "The search can go on") : "The search is complete"),
+  const ended = status.ended === "complete" ? "is complete" : `has stopped (${status.ended})`;
+  $("state").append(el("b", {}, "The search " + (status.ended ? ended : status.running ? "is running" : "can go on")),
     `: ${exact(status.done)} of ${exact(status.wanted)} candidates as of ${D.made}.`);
   const best = FRONT.length ? FRONT.reduce((a, b) => (T.accuracy[b] > T.accuracy[a] ? b : a)) : null;
   const first = objectives().find((name) => name !== "accuracy") || "params";
@@ -130,7 +130,7 @@ function frontChart() {
   const spans = new Set([x, y]), plane = objectives().length === 2 && objectives().every((name) => spans.has(name) || (name === "accuracy" && spans.has("error")));
   front.sort((a, b) => value(x, a) - value(x, b));
   traces.push(trace(`front (${front.length})`, front, { color: css("--blue"), symbol: "diamond", size: 11, line: { color: css("--card"), width: 1 } },
-    plane ? { mode: "lines+markers", line: { color: css("--blue"), width: 1.6, shape: "hv" } } : {}));
+    plane ? { mode: "lines+markers", line: { color: css("--blue"), width: 1.6, shape: x === "accuracy" ? "vh" : "hv" } } : {}));
   if (D.knee != null && drawn(D.knee)) traces.push(trace("knee", [D.knee], { color: css("--red"), symbol: "star", size: 17, line: { color: css("--card"), width: 1 } }));
   const low = [], foot = (name, places, marker, texts, ids) => low.push({ name, x: places, y: places.map(() => 0.022), yaxis: "y2", type: "scatter", mode: "markers", marker, text: texts, customdata: ids, hovertemplate: "%{text}<extra></extra>" });
   if (COSTS.includes(x) && y !== x) {
@@ -382,10 +382,10 @@ function drawRows() {
 // What matters, and how it went
 
 function drawMatter() {
-  const most = D.importance.slice(0, 12).reverse(), few = T.outcome.filter((x) => x === "trained").length;
+  const most = D.importance.slice(0, 12).reverse(), used = exact(D.importance_of);
   if (!most.length) {
     $("importance").remove();
-    $("importance-hint").textContent = `Too few candidates to say (${few}).`;
+    $("importance-hint").textContent = `Too few candidates to say (${used}).`;
   } else {
     $("importance").style.height = 70 + 27 * most.length + "px";
     chart("importance", () => [[
@@ -396,7 +396,7 @@ function drawMatter() {
     ], { xaxis: axis("share of the importance of all choices", { tickformat: ".0%", rangemode: "tozero" }), yaxis: axis("", { automargin: true }), margin: { l: 10, r: 14, t: 8, b: 46 }, bargap: 0.35, legend: { orientation: "h", y: 1.01, yanchor: "bottom", x: 0, font: { size: 12 } } },
     "Bar chart of the importance of choices: " + [...most].reverse().map((m) => `${m.choice} ${percent(m.share)}`).join(", ")]);
     const clear = D.importance.filter((m) => m.low > m.chance).length;
-    $("importance-hint").textContent = `Conditional PED-ANOVA of ${exact(few)} trained candidates; bars span nine tenths of random halves, red marks what chance alone stays below. ` +
+    $("importance-hint").textContent = `Conditional PED-ANOVA of ${used} trained candidates; bars span nine tenths of random halves, red marks what chance alone stays below. ` +
       (clear ? `${clear} ${clear === 1 ? "choice is" : "choices are"} clearly above chance.` : "None is clearly above chance: there are too few candidates for so many choices.");
   }
   if (FRONT.length === 1) $("common-hint").textContent = "The front has one member.";
