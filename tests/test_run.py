@@ -59,7 +59,7 @@ def test_a_run_holds_its_study_and_space(tmp_path: Path) -> None:
         ({"proxy": {"rungs": [2]}}, "proxy.rungs is "),
         ({"proxy": {"rungs": [1], "recipe": {"lr": 0.2}}}, "proxy.recipe.lr is 0.1 there and 0.2 now"),
         ({"data": {"source": "digits", "seed": 1}}, "data.seed is 0 there and 1 now"),
-        ({"storage": "sqlite://"}, 'storage is null there and "sqlite://" now'),
+        ({"storage": "sqlite:///x.db"}, 'storage is null there and "sqlite:////'),
         ({"space": fakes.SIX}, "was begun with another space"),
     ],
     ids=str,
