@@ -28,7 +28,7 @@ from nas.export.int8 import CALIBRATION
 from nas.export.onnx import int8_predict
 from nas.export.proof import accuracy
 from nas.files import sweep, write_text
-from nas.inputs import InputError, is_out_of_memory
+from nas.inputs import InputError, first_line, is_out_of_memory
 from nas.network import build
 from nas.training import Diverged, Epoch, Normalisation, Recipe, Stage, train
 
@@ -137,7 +137,7 @@ def measure(evaluator: Evaluator, job: Job) -> Measurement:
         else:
             write_text(job.folder / ERROR_FILE, traceback.format_exc())
             failure = f"{type(error).__name__}: {error}"
-    return Measurement(failure=failure.strip().partition("\n")[0], seconds=time.perf_counter() - start)
+    return Measurement(failure=first_line(failure), seconds=time.perf_counter() - start)
 
 
 def begun(folder: Path) -> int:

@@ -59,6 +59,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
+def first_line(text: object) -> str:
+    """Of an error's message, or another text: of what others say one line is passed on."""
+    return str(text).strip().partition("\n")[0]
+
+
 @contextmanager
 def damaged(what: str, rule: str = "") -> Iterator[None]:
     """What was read is of another form inside: one line, `what` is damaged (how); what to do."""
@@ -162,7 +167,7 @@ def parse_value(text: str, where: str) -> Any:
     except InputError:
         raise
     except (yaml.YAMLError, ValueError) as error:
-        reason = str(error).splitlines()[0] or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise InputError(f"{where}: is not valid YAML: {reason}") from None
 
 

@@ -22,7 +22,7 @@ from nas.data import DataConfig, Splits
 from nas.data import load as load_data
 from nas.data.splits import Images
 from nas.files import sweep, write_json, write_text, write_whole
-from nas.inputs import InputError, damaged, is_out_of_memory, refuse
+from nas.inputs import InputError, damaged, first_line, is_out_of_memory, refuse
 from nas.machine import hardware, versions
 from nas.network import Network, build
 from nas.run import Run
@@ -102,9 +102,8 @@ def retrain(
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).strip().partition("\n")[0]
                 rule = "a smaller retrain.recipe.batch_size needs less"
-                raise InputError(f"{folder}: out of memory ({reason}); {rule}") from None
+                raise InputError(f"{folder}: out of memory ({first_line(error)}); {rule}") from None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,11 @@ _KINDS = {
 }
 
 
+def seconds_of(attrs: Mapping[str, Any]) -> float:
+    """What the training of a proposal took, by what is on record of it: its rungs, and one that failed."""
+    return float(sum(rung["seconds"] for rung in attrs.get("rungs", [])) + attrs.get("seconds", 0.0))
+
+
 def _row(trial: FrozenTrial, again: list[dict[str, Any]]) -> dict[str, Any]:
     """`again`: the confirmations of it."""
     attrs = trial.user_attrs
@@ -126,7 +131,7 @@ def _row(trial: FrozenTrial, again: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: known.get(name) for name in (*COSTS, LATENCY)},
         "reason": attrs.get("reason", ""),
         "epochs": last.get("epochs", 0),
-        "seconds": float(sum(rung["seconds"] for rung in rungs) + attrs.get("seconds", 0.0)),  # those of a failure
+        "seconds": seconds_of(attrs),
         "stages": str(Architecture.from_dict(architecture)) if architecture else "",
         "rungs": json.dumps(rungs),
         "architecture": json.dumps(architecture) if architecture else "",

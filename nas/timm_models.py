@@ -77,7 +77,7 @@ class TimmNetwork(Network):
         new: nn.Module = nn.Identity()
         if num_classes:
             alone = Architecture((replace(self.architecture.stages[-1], c=num_classes),), 1, self.num_features)
-            new = build(alone).get_submodule("layers.0.layers.3").to(next(self.parameters()))
+            new = TimmNetwork(alone).get_classifier().to(next(self.parameters()))
         self._head()[3] = new
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from nas.inputs import InputError, refuse
+from nas.inputs import InputError, first_line, refuse
 
 Array = NDArray[np.float64]
 Params = dict[str, Any]
@@ -82,7 +82,7 @@ def read_table(path: Path | str) -> Table:
     except (ValueError, lzma.LZMAError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path}: cannot be read: {first_line(error)}") from None
     raise refuse("a table", path.name, "a file that ends in .json, .json.xz, .csv or .parquet")
 
 

@@ -21,6 +21,7 @@ import torch
 
 from nas.evaluation import Evaluator, Job, Measurement, measure
 from nas.executors.executor import Deaths, Executor
+from nas.inputs import first_line
 
 logger = logging.getLogger("nas")
 _GRACE_SECONDS = 10.0
@@ -93,7 +94,7 @@ class Processes(Executor):
                 return self._again(worker, job, _death(worker.end(_GRACE_SECONDS)))
             if isinstance(outcome, torch.AcceleratorError):  # whatever that process does there, it fails again
                 worker.end()
-                return self._again(worker, job, f"its GPU failed: {str(outcome).strip().partition(chr(10))[0]}")
+                return self._again(worker, job, f"its GPU failed: {first_line(outcome)}")
             worker.job = None
             if isinstance(outcome, BaseException):
                 raise outcome

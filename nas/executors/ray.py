@@ -22,7 +22,7 @@ from annotated_types import Ge, Gt, Le
 from nas.evaluation import ERROR_FILE, Evaluator, Job, Measurement, measure
 from nas.executors.executor import Deaths, Executor
 from nas.files import write_text
-from nas.inputs import InputError
+from nas.inputs import InputError, first_line
 
 logger = logging.getLogger("nas")
 _PUSH_SECONDS = 1.0
@@ -64,7 +64,7 @@ class Ray(Executor):
                     address=address, log_to_driver=False, include_dashboard=False if address is None else None
                 )
             except (OSError, ValueError, RuntimeError) as error:
-                reason = str(error).strip().partition("\n")[0]
+                reason = first_line(error)
                 raise InputError(f"executor.address is {address!r}, where no Ray cluster answers: {reason}") from None
         self.task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_work)
         self.shared = uuid.uuid4().hex, self.ray.put(evaluator), self.ray.put(evaluator.images())

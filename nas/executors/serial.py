@@ -6,7 +6,7 @@ import torch
 
 from nas.evaluation import Evaluator, Job, Measurement, measure
 from nas.executors.executor import Executor
-from nas.inputs import InputError
+from nas.inputs import InputError, first_line
 
 
 class Serial(Executor):
@@ -24,10 +24,9 @@ class Serial(Executor):
         try:
             return job, measure(self.evaluator, job)
         except torch.AcceleratorError as error:
-            reason = str(error).strip().partition("\n")[0]
             raise InputError(
-                f"candidate {job.number}: its GPU failed: {reason}; only a new process can use it again: search on, or "
-                "with the executor processes, which starts one by itself"
+                f"candidate {job.number}: its GPU failed: {first_line(error)}; only a new process can use it again: "
+                "search on, or with the executor processes, which starts one by itself"
             ) from None
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
 
-from nas.inputs import InputError, refuse
+from nas.inputs import InputError, first_line, refuse
 from nas.storages.lock import locked
 
 _SQLITE_WAIT_SECONDS = 60
@@ -36,7 +36,7 @@ def open_database(url: str, where: str) -> BaseStorage:
         return storage
     except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
         missing = isinstance(error, ImportError) and "psycopg" in str(error)
-        reason = _POSTGRESQL_HINT if missing else str(error).partition("\n")[0].replace(url, without_password(url))
+        reason = _POSTGRESQL_HINT if missing else first_line(error).replace(url, without_password(url))
         rule = f"the URL of a database that can be opened, such as sqlite:///x.db ({reason or type(error).__name__})"
         raise refuse(where, without_password(url), rule) from None
 

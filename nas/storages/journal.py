@@ -15,7 +15,7 @@ from optuna.storages.journal import (
     JournalStorage,
 )
 
-from nas.inputs import InputError
+from nas.inputs import InputError, first_line
 
 logger = logging.getLogger("nas")
 
@@ -36,7 +36,7 @@ def open_journal(journal: Path, repair: bool) -> BaseStorage:
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001 - foreign lines raise whatever replaying makes of them
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        reason = first_line(f"{type(error).__name__}: {error}")[:200]
         raise InputError(f"{journal}: is damaged in the middle ({reason}); restore it from a copy") from None
 
 

@@ -91,8 +91,9 @@ def _other_machine(run: Run, manifest: dict[str, Any]) -> str | None:
 
 def _machine(manifest: dict[str, Any]) -> dict[str, Any]:
     """Of a manifest what times depend on: not the memory or the system, which change with an update."""
-    hardware, lasting = manifest.get("hardware", {}), {"processor", "cores", "gpu"}
-    return {**{name: hardware[name] for name in lasting & hardware.keys()}, **manifest.get("packages", {})}
+    hardware = manifest.get("hardware", {})
+    lasting = {name: value for name, value in hardware.items() if name in {"processor", "cores", "gpu"}}
+    return {**lasting, **manifest.get("packages", {})}
 
 
 def _members(place: Path) -> tuple[list[Architecture], Run | None]:

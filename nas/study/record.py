@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, Trial
 
 from nas.architecture import Architecture
+from nas.tables import seconds_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,6 @@ def told_of(trial: FrozenTrial) -> Told:
     accuracy = attrs["expected"] if outcome == "cut" else None
     if outcome in {"trained", "confirmation"}:
         accuracy = rungs[-1]["accuracy"]
-    seconds = sum(rung["seconds"] for rung in rungs) + attrs.get("seconds", 0.0)  # those of a failure
     costs, confirms = candidate.get("costs", {}), confirmed_by(trial)
     return Told(
         number=trial.number,
@@ -75,7 +75,7 @@ def told_of(trial: FrozenTrial) -> Told:
         outcome=outcome,
         accuracy=accuracy,
         costs=costs,
-        seconds=seconds,
+        seconds=seconds_of(attrs),
         reason=attrs.get("reason", ""),
         confirms=confirms and confirms[0],
     )

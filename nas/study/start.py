@@ -17,7 +17,7 @@ from nas.census import Feasible
 from nas.config import StudyConfig
 from nas.evaluation import DISK, ProxyTraining
 from nas.files import write_json
-from nas.inputs import InputError, refuse
+from nas.inputs import InputError, first_line, refuse
 from nas.latency import Latency, latency_of, open_source, precision_of
 from nas.latency.table import Progress
 from nas.run import Run
@@ -85,8 +85,9 @@ def search(
     except (OSError, StorageInternalError) as error:
         if isinstance(error, OSError) and error.errno not in DISK:
             raise
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{run.folder}: cannot go on: {reason}; nothing is lost, run it again then") from error
+        raise InputError(
+            f"{run.folder}: cannot go on: {first_line(error)}; nothing is lost, run it again then"
+        ) from error
 
 
 def _warn_of_chance(accuracies: Sequence[float], labels: NDArray[np.int64]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from nas.inputs import choices, refuse
+from nas.inputs import choices, first_line, refuse
 from nas.study import Told
 from nas.tracking.mlflow import mlflow
 from nas.tracking.tensorboard import tensorboard
@@ -54,4 +54,4 @@ def _spared(what: str, call: Callable[..., None], *given: Told) -> None:
     try:
         call(*given)
     except Exception as error:  # noqa: BLE001 - servers, disks and packages fail in ways of their own
-        logger.warning("%s: %s", what, f"{type(error).__name__}: {error}".partition("\n")[0])
+        logger.warning("%s: %s", what, first_line(f"{type(error).__name__}: {error}"))

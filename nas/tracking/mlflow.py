@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from nas.inputs import InputError
+from nas.inputs import InputError, first_line
 from nas.study import Told
 from nas.tracking.tracker import MEASURED, Tracker, accuracy_name
 
@@ -22,7 +22,7 @@ class _MLflow(Tracker):
             known = self.client.get_experiment_by_name(study)
             self.experiment = known.experiment_id if known else self.client.create_experiment(study)
         except MlflowException as error:
-            raise InputError(f"--track mlflow: {str(error).partition(chr(10))[0]}") from None
+            raise InputError(f"--track mlflow: {first_line(error)}") from None
         if known and known.lifecycle_stage == "deleted":
             raise InputError(f"--track mlflow: the experiment {study} was deleted: restore it, or delete it for good")
 
