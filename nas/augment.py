@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nas.data.splits import Images
 from nas.inputs import InputError
+from nas.trivial import trivial_augment
 
 _RESIDENT_SHARE = 0.25
 
@@ -131,7 +132,7 @@ class Batches:
         if self._augmentation.crop or self._augmentation.flip:
             pixels = self._crop(pixels, draws.offsets[part], draws.flips[part])
         if self._augmentation.trivial_augment:
-            pixels = _trivial(pixels)
+            pixels = trivial_augment(pixels)
         rows = self._normalised(pixels)
         if self._augmentation.cutout:
             rows.masked_fill_(self._cutout(draws.centres[part]), 0.0)
@@ -180,14 +181,6 @@ class Batches:
         shape = (len(rows), self._resolution, self._resolution, self._channels)
         images = rows.view(shape).permute(0, 3, 1, 2)
         return images if self._channels_last else images.contiguous()
-
-
-def _trivial(pixels: Tensor) -> Tensor:
-    """An operation of its own for each of uint8 (batch, h, w, channels)."""
-    from torchvision.transforms.v2 import TrivialAugmentWide
-
-    augment = TrivialAugmentWide()
-    return torch.stack([augment(image) for image in pixels.permute(0, 3, 1, 2)]).permute(0, 2, 3, 1).contiguous()
 
 
 def _resizing(size: int, new: int) -> Tensor:

@@ -81,6 +81,8 @@ def test_blocks_by_hand() -> None:
 
     assert elements("conv", 3, 8) == (3 + 8) * 64
     assert elements("separable", 4, 8) == (4 + 8 + 1) * 64
+    # One hidden channel of a full convolution at a time.
+    assert elements("fused_bottleneck", 4, 8, t=3) == (4 + 8 + 1) * 64
     # A shuffle copies its channel; at stride 2 that is the most: 64 + 64 against 64 + 16.
     assert elements("bottleneck", 4, 8, 2, groups=2, t=6) == 4 * 64 + 8 * 16 + 2 * 64
     # The concatenated tensor is there once.

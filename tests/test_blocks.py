@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
+from torchvision.models.efficientnet import FusedMBConv, FusedMBConvConfig
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from nas.architecture import Architecture, Stage
@@ -203,7 +204,7 @@ def test_the_largest_values_are_legal(block: str, options: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("block", "options", "line"),
     [
-        ("mbcnv", {}, "block is 'mbcnv', but must be one of: bottleneck, classifier, conv, cse, identity, maxpool, "),
+        ("mbcnv", {}, "block is 'mbcnv', but must be one of: bottleneck, classifier, conv, cse, fused_bottleneck, "),
         ("bottleneck", {}, "bottleneck.t is missing"),
         ("shuffle", {"k": 5}, "shuffle.groups is missing"),
         ("separable", {"t": 6}, "t is not an option of separable; its options are: k, activation"),
@@ -278,6 +279,17 @@ def test_what_is_not_refused_can_be_built() -> None:
 )
 def test_bottleneck_is_torchvisions_inverted_residual(i: int, o: int, s: int, t: int) -> None:
     ours, theirs = make("bottleneck", i, o, s, 9, {"t": t}), stir(InvertedResidual(i, o, s, t))
+    copy_weights(theirs, ours)
+    x = torch.randn(3, i, 9, 9)
+    for training in (False, True):
+        difference = ours.train(training)(x) - theirs.train(training)(x)
+        assert difference.abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(("i", "o", "s", "t"), [(16, 24, 2, 4), (24, 24, 1, 4), (24, 24, 1, 1), (16, 24, 1, 1)])
+def test_fused_bottleneck_is_torchvisions_fused_mbconv(i: int, o: int, s: int, t: int) -> None:
+    ours = make("fused_bottleneck", i, o, s, 9, {"t": t, "activation": "silu"})
+    theirs = stir(FusedMBConv(FusedMBConvConfig(t, 3, s, i, o, 1), 0.0, nn.BatchNorm2d))
     copy_weights(theirs, ours)
     x = torch.randn(3, i, 9, 9)
     for training in (False, True):

@@ -124,7 +124,7 @@ def study(*says: str, options: str = "", **values: Any) -> Any:
 
 
 BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
-BLOCKS = "must be one of: bottleneck, classifier, conv, cse, identity, maxpool, separable, shuffle"
+BLOCKS = "must be one of: bottleneck, classifier, conv, cse, fused_bottleneck, identity, maxpool, separable, shuffle"
 SPACE_KEYS = "choices, classes, defaults, divisor, head, in_channels, name, resolution, stages, stem, width"
 STUDY_KEYS = (
     "budget, data, device, enqueue, executor, latency, name, objectives, proxy, retrain, sampler, space, storage, "

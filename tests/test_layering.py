@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "nas"
 LAYERS = (
     ("inputs", "files", "machine", "meta"),
     ("fused",),
-    ("architecture", "blocks", "data", "export", "pareto", "rungs"),
+    ("architecture", "blocks", "data", "export", "pareto", "rungs", "trivial"),
     ("rows", "network", "augment", "surrogate"),
     ("space", "training", "trace", "weights"),
     ("costs", "samplers", "latency", "card"),

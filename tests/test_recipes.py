@@ -18,7 +18,9 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from torchvision.transforms.v2 import TrivialAugmentWide
 
+from nas import trivial
 from nas.architecture import Architecture
 from nas.augment import Augmentation, Batches, Normalisation
 from nas.blocks import make
@@ -128,6 +130,40 @@ def test_trivial_augment_changes_images_one_by_one(channels: int) -> None:
     assert 10 <= changed.sum() < 40, "one of the operations is identity"
     assert x.shape == plain.shape and x.min() >= 0 and x.max() <= 255.01
     assert torch.equal(labels, torch.from_numpy(images.labels)[draws.order])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", list(TrivialAugmentWide._AUGMENTATION_SPACE)[1:])
+def test_each_operation_is_torchvisions(name: str, channels: int) -> None:
+    """At every strength and sign; where torchvision cuts off the fraction of a whole number, we may be one above it."""
+    theirs = TrivialAugmentWide()
+    smooth = np.linspace(20, 220, 12)[:, None] * np.linspace(0.3, 1, 12)
+    for image in (noise(1, 12, channels).pixels[0], np.repeat(smooth[..., None], channels, 2).astype(np.uint8)):
+        pixels = torch.from_numpy(image).expand(trivial.LEVELS, -1, -1, -1)
+        for sign in (1.0, -1.0):
+            strengths = trivial.strengths_of(name, torch.arange(trivial.LEVELS), torch.full((trivial.LEVELS,), sign))
+            each = zip(pixels.permute(0, 3, 1, 2), strengths.tolist(), strict=True)
+            options = {"interpolation": theirs.interpolation, "fill": theirs._fill}
+            wanted = [theirs._apply_image_or_video_transform(x, name, strength, **options) for x, strength in each]
+            found = trivial.changed(name, pixels, strengths).permute(0, 3, 1, 2)
+            difference = (found.int() - torch.stack(wanted).int()).abs()
+            assert difference.max() <= 1 and (difference > 0).float().mean() < 0.01
+
+
+def test_operations_strengths_and_signs_are_drawn_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Tensor] = {}
+
+    def record(name: str, pixels: Tensor, strengths: Tensor) -> Tensor:
+        drawn[name] = strengths
+        return pixels
+
+    monkeypatch.setattr("nas.trivial.changed", record)
+    torch.manual_seed(0)
+    trivial.trivial_augment(torch.zeros(14_000, 1, 1, 1, dtype=torch.uint8))
+    assert set(drawn) == set(TrivialAugmentWide._AUGMENTATION_SPACE) - {"Identity"}
+    assert all(850 < len(strengths) < 1150 for strengths in drawn.values())
+    assert len(drawn["Rotate"].unique()) == 61 and abs((drawn["Rotate"] < 0).float().mean() - 0.5) < 0.1
+    assert len(drawn["Solarize"].unique()) == 31 and set(drawn["Posterize"].tolist()) == set(range(2, 9))
 
 
 def test_trivial_augment_needs_grey_or_colour() -> None:

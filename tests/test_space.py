@@ -529,7 +529,7 @@ def tower(levels: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCK_LIST = "one of: bottleneck, classifier, conv, cse, identity, maxpool, separable, shuffle"
+BLOCK_LIST = "one of: bottleneck, classifier, conv, cse, fused_bottleneck, identity, maxpool, separable, shuffle"
 TOP = "the keys here are: choices, classes, defaults, divisor, head, in_channels, name, resolution, stages, stem, width"
 BAD_SPACES: list[tuple[str, str]] = [
     # rows

@@ -16,6 +16,7 @@ from nas.blocks.bottleneck import Bottleneck
 from nas.blocks.classifier import Classifier
 from nas.blocks.conv import Conv
 from nas.blocks.cse import CSE
+from nas.blocks.fused_bottleneck import FusedBottleneck
 from nas.blocks.identity import Identity
 from nas.blocks.maxpool import MaxPool
 from nas.blocks.separable import Separable
@@ -27,6 +28,7 @@ BLOCKS: dict[str, type[Block]] = {
     "classifier": Classifier,
     "conv": Conv,
     "cse": CSE,
+    "fused_bottleneck": FusedBottleneck,
     "identity": Identity,
     "maxpool": MaxPool,
     "separable": Separable,

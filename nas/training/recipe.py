@@ -44,8 +44,9 @@ class Recipe(Config):
     stochastic_depth: chance that an image skips the layers beside a shortcut; it grows linearly from 0 in the network's
         first block to this in its last, whether they have a shortcut or not (Huang et al. 2016, section 3). For
         networks whose blocks have an attribute `drop_path`, a float.
-    precision: of the forward pass; auto is bfloat16, or else float16, on CUDA, bfloat16 on a CPU with matrix units for
-        it (AMX) and float32 elsewhere. What a training began with it keeps (float16 only on a GPU).
+    precision: of the forward pass; auto is bfloat16, or else float16, on CUDA, bfloat16 on a CPU that
+        multiplies it faster (AMX, AVX-512 BF16) and float32 elsewhere. What a training began with it keeps (float16
+        only on a GPU).
     channels_last: memory layout of weights and images.
     """
 

@@ -1,7 +1,7 @@
 let D, T, FRONT, COSTS, CHOSEN = null;
 const isFront = new Set();
 let tested = new Map();
-const BLOCKS = ["conv", "separable", "bottleneck", "cse", "shuffle", "maxpool", "identity", "classifier"];
+const BLOCKS = ["conv", "separable", "bottleneck", "fused_bottleneck", "cse", "shuffle", "maxpool", "identity", "classifier"];
 const STAGE = { block: 0, channels: 1, resolution: 2, c: 3, n: 4, s: 5, t: 6, rest: 7, layers: 8 };
 const MOST_DOTS = 600, MOST_LINES = 80, PAGE = 100;
 
@@ -243,7 +243,7 @@ function drawChosen(i) {
 // What a stage puts out: the side of its square, and in words
 const side = (row) => (row[STAGE.block] === "classifier" ? 1 : Math.ceil(row[STAGE.resolution] / row[STAGE.s]));
 const output = (row) => (row[STAGE.block] === "classifier" ? `${row[STAGE.c]} classes` : `${side(row)}² × ${row[STAGE.c]}`);
-const tint = (block) => `var(--b${Math.max(0, BLOCKS.indexOf(block)) % 8})`;
+const tint = (block) => `var(--b${Math.max(0, BLOCKS.indexOf(block)) % 9})`;
 
 function drawNetwork(name, stages, totals) {
   const rows = stages.map((k) => D.rows[k]);
