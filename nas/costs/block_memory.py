@@ -6,8 +6,9 @@ channelwise. In pieces of one channel that is the paper's |s^2 k| + |s'^2 k'| + 
 
 All of it follows from the trace:
 
-* bottleneck, separable, ShuffleNet unit: all hidden channels are cut. Groups and shuffle are no obstacle (a hidden
-  channel needs one group of the input and adds to one group of the output), but a shuffle still copies its piece.
+* bottleneck (fused or not), separable, ShuffleNet unit: all hidden channels are cut. Groups and shuffle are no
+  obstacle (a hidden channel needs one group of the input and adds to one group of the output), but a shuffle still
+  copies its piece.
 * Shortcuts and concatenation: written into the output itself, which is there once. Only where both terms of an
   addition are made inside (`shortcut: projection`) has one of them a place of its own.
 * CSE: its gate needs all channels before the first is weighted. Nothing is computed twice, as in the paper, so the
