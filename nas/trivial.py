@@ -60,8 +60,9 @@ def changed(name: str, pixels: Tensor, strengths: Tensor) -> Tensor:
     if name in _MATRICES:
         return _moved(pixels, _MATRICES[name](strengths, pixels))
     if name in _OTHERS:
-        x, share = pixels.float(), (1 + strengths).view(-1, 1, 1, 1)
-        return (x + (1 - share) * (_OTHERS[name](x) - x)).add_(_ROUNDING).clamp_(0, 255).to(torch.uint8)
+        x = pixels.float()
+        away = (x - _OTHERS[name](x)).mul_(strengths.view(-1, 1, 1, 1))
+        return x.add_(away).add_(_ROUNDING).clamp_(0, 255).to(torch.uint8)
     if name == "Posterize":
         return pixels & (255 << (8 - strengths.to(torch.int32))).to(torch.uint8).view(-1, 1, 1, 1)
     if name == "Solarize":
@@ -127,4 +128,4 @@ _OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "Contrast": lambda x: _grey(x).mean((1, 2, 3), keepdim=True),
     "Sharpness": _blurred,
 }
-"""What an image is mixed with, or moved away from."""
+"""What an image is moved away from: by no strength not at all, by -1 there."""
