@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from nas.architecture import Architecture
 from nas.blocks import BLOCKS
@@ -203,7 +203,8 @@ class _Training:
         write_text(folder / "architecture.yaml", self.architecture.to_yaml())
         weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
         about = {"architecture": self.architecture.id}
-        write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, about))
+        # Not `save_file`, whose files others may not read.
+        write_whole(folder / WEIGHTS_FILE, lambda path: path.write_bytes(save(weights, about)))
         table = pd.DataFrame([vars(epoch) for epoch in curve])
         write_whole(folder / "curve.csv", lambda path: table.to_csv(path, index=False))
         seconds = sum(epoch.seconds for epoch in curve)

@@ -555,6 +555,10 @@ def test_space_says_what_fits(here: Path) -> None:
     facts = json.loads(called("space tiny.yaml --budget params=2k --samples 1000 --json").out)
     assert f"within params <= 2,000: {facts['fits']['share']:.1%} (exact)" in text
     assert text[-1].startswith("next: write a study with `space: tiny.yaml`")
+    larger = json.loads(called("space tiny.yaml --json --classes 100 --channels 3").out)
+    wider = nas.Space.load("tiny.yaml", 3, 100)
+    assert {x["params"] for x in larger["examples"]} <= {nas.costs.costs(x)["params"] for x in wider.enumerate()}
+    assert larger["costs"]["params"]["min"] > facts["costs"]["params"]["min"]
 
 
 # Help, and leaving

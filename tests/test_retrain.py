@@ -119,6 +119,8 @@ def test_result(done: Retrained, studied: Path) -> None:
         "result.json",
         "weights.safetensors",
     ]
+    modes = {file.stat().st_mode for file in done.folder.iterdir()}
+    assert len(modes) == 1, "who may read one may read all"
     result = json.loads((done.folder / "result.json").read_text())
     assert result == done.result
     architecture = Architecture.load(done.folder / "architecture.yaml")

@@ -84,7 +84,7 @@ limits is of members drawn uniformly. Nothing is trained. The costs of layers
 are kept for the next time: the first look at a large space takes longer."""
     example = "nas space search_spaces/mobile_cifar.yaml --budget params=0.363M --budget macs=20M"
     parser = _add(commands, "space", summary, text, example)
-    parser.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+    _add_the_space(parser)
     rule = "an upper bound: params, macs, flops (two per MAC) or a memory in bytes; 0.363M, 30k; may be repeated"
     parser.add_argument("--budget", action="append", default=[], metavar="COST=LIMIT", help=rule)
     parser.add_argument("--samples", type=positive, default=1000, metavar="N", help="members to draw (default 1000)")
@@ -228,13 +228,17 @@ timed in turn, so that a busy machine changes little."""
     take.add_argument("table", metavar="TABLE", help="the script's table.json")
     take.add_argument("--name", required=True, metavar="NAME", help="for latency.runtime of a study")
     for way in (write, check):
-        way.add_argument("space", metavar="SPACE", help="a search space (YAML)")
-        way.add_argument("--classes", type=positive, metavar="N", help="of the images (default: those of SPACE)")
-        way.add_argument("--channels", type=positive, metavar="N", help="of the images (default: those of SPACE)")
+        _add_the_space(way)
     for way in (check, time):
         _add_runtime(way)
         _add_json(way)
     time.set_defaults(runtime=None, threads=None)
+
+
+def _add_the_space(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+    parser.add_argument("--classes", type=positive, metavar="N", help="of the images (default: those of SPACE)")
+    parser.add_argument("--channels", type=positive, metavar="N", help="of the images (default: those of SPACE)")
 
 
 def _add_runtime(parser: argparse.ArgumentParser) -> None:

@@ -27,8 +27,8 @@ def _space(options: argparse.Namespace) -> None:
     from nas.report.space import space_text
     from nas.space import Space
 
-    budget = _budget(options.budget)
-    facts = describe_space(Space.load(options.space), budget, options.samples, options.seed)
+    budget, space = _budget(options.budget), Space.load(options.space, options.channels, options.classes)
+    facts = describe_space(space, budget, options.samples, options.seed)
     if options.json:
         _print_json(facts)
     else:
