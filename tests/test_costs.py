@@ -56,6 +56,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "identity": [{}],
     "maxpool": [{}, {"k": 5}],
+    "fused_bottleneck": [{"t": 1}, {"t": 4, "k": 5, "activation": "silu"}],
     "separable": [{}, {"k": 7, "activation": "silu"}],
     "shuffle": [{"groups": 1}, {"groups": 4}, {"groups": 2, "dense": True, "ratio": 2, "shuffle": False}],
 }

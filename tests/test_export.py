@@ -43,6 +43,8 @@ PLACES: list[tuple[str, int, int, int, dict[str, Any]]] = [
     ("bottleneck", 8, 8, 1, {"t": 3}),
     ("bottleneck", 8, 16, 1, {"t": 2, "groups": 2, "shortcut": "projection", "linear": False}),
     ("bottleneck", 8, 16, 1, {"t": 2, "groups": 4, "shuffle": False, "shortcut": "expansion", "bias": True}),
+    ("fused_bottleneck", 8, 8, 1, {"t": 2}),
+    ("fused_bottleneck", 8, 12, 2, {"t": 1, "k": 5}),
     ("cse", 8, 8, 1, {"t": 2}),
     ("cse", 8, 12, 2, {"t": 2, "groups": 2}),
     ("cse", 8, 20, 1, {"t": 2, "stack": True, "norm": "each"}),

@@ -62,6 +62,8 @@ ROWS: list[Row] = [
     ("bottleneck", {"t": 4, "shortcut": "expansion"}),
     ("bottleneck", {"t": 4, "shortcut": "none"}),
     ("bottleneck", {"t": 4, "shortcut": "projection"}),
+    ("fused_bottleneck", {"t": 1}),
+    ("fused_bottleneck", {"t": 4, "k": 5}),
     ("shuffle", {"groups": 1}),
     ("shuffle", {"groups": 4}),
     ("shuffle", {"groups": 2, "dense": True, "ratio": 2, "shuffle": False}),
