@@ -13,6 +13,9 @@ from torch import Tensor
 
 LEVELS = 31
 
+_ROUNDING = 1e-3
+"""Added before fractions are cut off, or a whole number could come out one lower."""
+
 _STRENGTHS: dict[str, Tensor | None] = {
     "Identity": None,
     "ShearX": torch.linspace(0.0, 0.99, LEVELS),
@@ -71,10 +74,6 @@ def changed(name: str, pixels: Tensor, strengths: Tensor) -> Tensor:
 
     operation = {"AutoContrast": functional.autocontrast, "Equalize": functional.equalize}[name]
     return operation(pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
-
-
-_ROUNDING = 1e-3
-"""Added before fractions are cut off, or a whole number could come out one lower."""
 
 
 def _moved(pixels: Tensor, matrices: tuple[Tensor | float, ...]) -> Tensor:

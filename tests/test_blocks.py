@@ -204,7 +204,12 @@ def test_the_largest_values_are_legal(block: str, options: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("block", "options", "line"),
     [
-        ("mbcnv", {}, "block is 'mbcnv', but must be one of: bottleneck, classifier, conv, cse, fused_bottleneck, "),
+        (
+            "mbcnv",
+            {},
+            "block is 'mbcnv', but must be one of: bottleneck, classifier, conv, cse, fused_bottleneck, identity, "
+            "maxpool, ",
+        ),
         ("bottleneck", {}, "bottleneck.t is missing"),
         ("shuffle", {"k": 5}, "shuffle.groups is missing"),
         ("separable", {"t": 6}, "t is not an option of separable; its options are: k, activation"),

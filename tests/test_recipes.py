@@ -137,6 +137,11 @@ def test_trivial_augment_changes_images_one_by_one(channels: int) -> None:
 def test_each_operation_is_torchvisions(name: str, channels: int) -> None:
     """At every strength and sign; where torchvision cuts off the fraction of a whole number, we may be one above it."""
     theirs = TrivialAugmentWide()
+    table, signed = theirs._AUGMENTATION_SPACE[name]
+    for sign in (1.0, -1.0):
+        strengths = trivial.strengths_of(name, torch.arange(trivial.LEVELS), torch.full((trivial.LEVELS,), sign))
+        wanted = table(theirs.num_magnitude_bins, 12, 12)
+        assert torch.equal(strengths, torch.zeros(31) if wanted is None else wanted * (sign if signed else 1.0))
     smooth = np.linspace(20, 220, 12)[:, None] * np.linspace(0.3, 1, 12)
     for image in (noise(1, 12, channels).pixels[0], np.repeat(smooth[..., None], channels, 2).astype(np.uint8)):
         pixels = torch.from_numpy(image).expand(trivial.LEVELS, -1, -1, -1)

@@ -31,7 +31,7 @@ class FusedBottleneck(Block):
         if t != 1:
             layers += conv(hidden, out_channels)
         self.layers = nn.Sequential(*layers)
-        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.beside(x, self.layers(x)) if self.has_shortcut else self.layers(x)
+        return self.beside(x, self.layers(x)) if self.shortcut else self.layers(x)
