@@ -8,11 +8,12 @@ import pytest
 import torch
 from test_costs import OPTIONS
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from nas import blocks, meta
 from nas.architecture import Layer
 from nas.meta import SHAPES, Blank, made
-from nas.trace import trace_layer
+from nas.trace import _Recorder, trace_layer
 
 PLACES = [(16, 32, 2, 7), (16, 16, 2, 8), (24, 36, 1, 8), (32, 32, 1, 7)]
 """Input and output channels, stride, resolution."""
@@ -86,6 +87,26 @@ def test_operators_take_other_arguments_than_blocks_give(call: Any) -> None:
     with Compared() as compared:
         call(x, x)
     assert compared.seen
+
+
+PRODUCTS = [
+    lambda x, y: torch.nn.functional.conv_transpose2d(x, y, stride=2),
+    lambda x, y: torch.nn.functional.conv2d(x, y[:, :2], groups=2),
+    lambda x, y: torch.nn.functional.linear(x, y[0, 0], y[0, 0, 0]),
+    lambda x, y: torch.nn.functional.linear(x, y[0, 0]),
+    lambda x, y: x @ y,
+]
+
+
+@pytest.mark.parametrize("call", ARGUMENTS + PRODUCTS)
+def test_multiply_adds_are_those_of_torchs_counter(call: Any) -> None:
+    x, y = torch.empty(4, 4, 5, 5, device="meta"), torch.empty(4, 4, 5, 5, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        call(x, y)
+    with _Recorder(x, set()) as recorder:
+        call(x, y)
+    assert recorder.macs == counter.get_total_flops() // 2
+    assert recorder.macs > 0 or call not in PRODUCTS
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
