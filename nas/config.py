@@ -193,9 +193,7 @@ class StudyConfig(Config):
             data["data"] = section | {"root": str(base / os.path.expanduser(root))}
         if isinstance(storage := data.get("storage"), str):
             data["storage"] = absolute(storage, base, f"{path}: storage")
-        for override in overrides:
-            _override(data, override)
-        config = cls.of(data, str(path))
+        config = cls.of(overridden(data, overrides), str(path))
         if config.device is not None:
             check_device(config.device, f"{path}: device")
         if config.latency is not None:
@@ -311,6 +309,13 @@ def _recipe(data: dict[str, Any], epochs: int, where: str) -> Recipe:
             raise InputError(f"{where}.{key} is not known; {rule}")
     recipe: Recipe = checked(Recipe, {**data, "epochs": epochs}, where, ".")
     return recipe
+
+
+def overridden(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The values of a study file, changed by each `key.path=value`. Raises InputError."""
+    for override in overrides:
+        _override(data, override)
+    return data
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -274,7 +274,7 @@ class _Training:
                     if (before := result[section].get(name, value)) != value:
                         raise InputError(
                             f"{folder}: was trained with {section}.{name} {json.dumps(before)}, which is "
-                            f"{json.dumps(value)} in the study now; move the folder away to train again"
+                            f"{json.dumps(value)} now; move the folder away to train again"
                         )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError):
             raise InputError(f"{file}: is damaged; delete it to train again") from None

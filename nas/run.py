@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from nas.architecture import Architecture
-from nas.config import StudyConfig
+from nas.config import StudyConfig, overridden
 from nas.evaluation import ERROR_FILE
 from nas.files import sweep, write_text
 from nas.inputs import InputError, damaged, read_yaml, refuse
@@ -31,9 +31,13 @@ JOURNAL = "journal.log"
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. `create` for a search, `open` to look at it."""
+    """A run folder. `create` for a search, `open` to look at it.
+
+    `overrides` (`key.path=value`) stand in place of what its study says, and are not written down.
+    """
 
     folder: Path
+    overrides: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, folder: Path, config: StudyConfig) -> Run:
@@ -58,9 +62,9 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def open(cls, folder: Path | str) -> Run:
+    def open(cls, folder: Path | str, overrides: Iterable[str] = ()) -> Run:
         """Raises InputError if the folder holds no run."""
-        run = cls(Path(folder))
+        run = cls(Path(folder), tuple(overrides))
         if not run.study_file.is_file():
             raise InputError(
                 f"{folder}: is not a run: it has no {run.study_file.name}; begin one with: nas search STUDY"
@@ -81,7 +85,7 @@ class Run:
 
     @cached_property
     def config(self) -> StudyConfig:
-        return StudyConfig.of(read_yaml(self.study_file), str(self.study_file))
+        return StudyConfig.of(overridden(read_yaml(self.study_file), self.overrides), str(self.study_file))
 
     @property
     def latency_file(self) -> Path:

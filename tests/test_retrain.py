@@ -366,13 +366,21 @@ def test_another_recipe_is_refused(done: Retrained, studied: Path, tmp_path: Pat
     shutil.copytree(studied, tmp_path / "run")
     config = Run.open(studied).config
     for section, says in (
-        ({"epochs": 3, "recipe": {**RECIPE, "ema": 0.9, "crop": 1, "lr": 0.2}}, "recipe.lr 0.05, which is 0.2 in"),
-        ({**STUDY["retrain"], "data": "train"}, 'data.trained_on "train+validation", which is "train" in'),
+        ({"epochs": 3, "recipe": {**RECIPE, "ema": 0.9, "crop": 1, "lr": 0.2}}, "recipe.lr 0.05, which is 0.2"),
+        ({**STUDY["retrain"], "data": "train"}, 'data.trained_on "train+validation", which is "train"'),
     ):
         changed = StudyConfig.of(config.model_dump(mode="json") | {"retrain": section}, "study")
         (tmp_path / "run" / "study.yaml").write_text(changed.to_yaml())
-        with pytest.raises(InputError, match=rf"was trained with {re.escape(says)} the study now; move"):
+        with pytest.raises(InputError, match=rf"was trained with {re.escape(says)} now; move"):
             retrain(Run.open(tmp_path / "run"), "best", device="cpu")
+
+
+def test_overrides_stand_in_place_of_the_section_and_are_not_written_down(studied: Path, tmp_path: Path) -> None:
+    run = copy(studied, tmp_path)
+    before = run.study_file.read_bytes()
+    result = retrain(Run.open(run.folder, ["retrain.epochs=1", "retrain.recipe.lr=0.01"]), "best", device="cpu").result
+    assert (result["recipe"]["epochs"], result["recipe"]["lr"], result["recipe"]["ema"]) == (1, 0.01, 0.9)
+    assert run.study_file.read_bytes() == before
 
 
 def test_one_training_at_a_time(done: Retrained, studied: Path) -> None:

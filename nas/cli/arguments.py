@@ -186,6 +186,7 @@ classifier."""
     parser.add_argument("--weights", type=weights, metavar="FROM", help=rule)
     parser.add_argument("--device", metavar="NAME", help="cuda, mps or cpu (default: that of the search)")
     _add_data_root(parser)
+    _add_set(parser, "retrain.recipe.lr=0.03")
     _add_json(parser)
 
 
@@ -295,7 +296,11 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
     """What may be other than in the study file."""
     parser.add_argument("--workers", type=positive, metavar="N", help="candidates trained at a time, in processes")
     _add_data_root(parser)
-    rule = "another value than the study's, by its key path (sampler.seed=1); may be repeated"
+    _add_set(parser, "sampler.seed=1")
+
+
+def _add_set(parser: argparse.ArgumentParser, example: str) -> None:
+    rule = f"another value than the study's, by its key path ({example}); may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=rule)
 
 

@@ -193,12 +193,16 @@ def _write(option: str, path: str, write: Callable[[Path], object]) -> None:
 
 def _retrain(options: argparse.Namespace) -> None:
     from nas.config import check_device
+    from nas.inputs import refuse
     from nas.report.progress import TrainingWatch
     from nas.retrain import retrain
     from nas.run import Run
     from nas.training import leads
 
-    run = Run.open(options.run)
+    for override in options.set:
+        if override.partition("=")[0].partition(".")[0].strip() != "retrain":
+            raise refuse("--set", override, "retrain.KEY=VALUE: the search is over")
+    run = Run.open(options.run, options.set)
     epochs = run.config.retrain_recipe(options.epochs).epochs
     assert run.config.retrain is not None, "or there is no recipe"
     if options.device is not None:
