@@ -325,8 +325,9 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise refuse("--set", override, "KEY.PATH=VALUE")
     value = parse_value(text, f"--set {override}")
     for name in path[:-1]:
-        inner = data.setdefault(name, {})
+        inner = {} if data.get(name) is None else data[name]
         if not isinstance(inner, dict):
             raise refuse(f"--set {override}: {name}", inner, "a mapping, to set a key in it")
-        data = inner
+        data[name] = dict(inner)  # another: by an alias in the file, the same may stand in two places
+        data = data[name]
     data[path[-1]] = value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from nas.files import write_json, write_whole
 from nas.inputs import InputError, choices, damaged, refuse
 from nas.latency.measure import measure
 from nas.latency.table import NETWORKS
-from nas.machine import versions
+from nas.machine import version_of, versions
 from nas.network import Network
 from nas.retrain import load
 from nas.run import Run
@@ -161,7 +160,7 @@ class Trained:
 
 
 def made_with(form: Format) -> dict[str, str]:
-    return {**versions(), **{name: version(name) for name in form.packages}}
+    return {**versions(), **{name: version_of(name) for name in form.packages}}
 
 
 def _retrained(place: Path, pick: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 _STALE_SECONDS = 3600
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -44,6 +46,8 @@ def write_json(path: Path, data: Any) -> None:
 def sweep(folder: Path, seconds: float = _STALE_SECONDS) -> None:
     """Removes the temporary files that writers killed in `folder` left behind: those older than so many `seconds`."""
     for file in folder.glob(".*.tmp"):
+        if not _TEMPORARY.fullmatch(file.name):
+            continue
         try:
             if time.time() - file.stat().st_mtime > seconds or not seconds:
                 file.unlink()

@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 _PACKAGES = ("mobile-nas", "torch", "torchvision", "optuna", "numpy")
@@ -34,11 +34,18 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that a result depends on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a checkout on PYTHONPATH
-            found[package] = "not installed"
+        found[package] = version_of(package)
     return found
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, with the name of its distribution where that has another."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        brought_by = packages_distributions().get(package, [])  # onnxruntime by onnxruntime-gpu
+        # Nothing brings a checkout on PYTHONPATH.
+        return f"{brought_by[0]} {version(brought_by[0])}" if brought_by else "not installed"
 
 
 def cores() -> int:

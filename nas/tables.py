@@ -145,6 +145,7 @@ def front_table(trials: pd.DataFrame, objectives: list[str]) -> pd.DataFrame:
     """
     with damaged("the record"):
         trained = trials[trials["outcome"] == "trained"].astype(dict.fromkeys(COSTS, "int64"))
+    trained = trained.reindex(columns=list(dict.fromkeys([*trained, *objectives])))  # one is missing until it is known
     maximise = [name == "accuracy" for name in objectives]
     front = trained[pareto.front(trained[objectives].to_numpy(float), maximise)]
     first = [name for name in objectives if name != "accuracy"][:1]

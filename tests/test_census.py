@@ -196,6 +196,29 @@ def test_draws_of_a_huge_space_are_spread_like_its_members() -> None:
     assert found < 27.9
 
 
+def test_of_two_tight_limits_the_one_that_leaves_less_is_drawn_from() -> None:
+    """Neither leaves one of a thousand draws, so that they do not tell which."""
+    space = huge(8)
+    graph = Graph(space)
+    for share in (1e-4, 1e-6):
+        rows = {name: Halves(graph, name).quantiles([share])[0] for name in ("params", "macs")}
+        few = Halves(graph, "macs").quantiles([share / 100])[0]
+        for budget in ({"params": rows["params"], "macs": few}, {"macs": few, "params": rows["params"]}):
+            assert Feasible(space, budget, graph).main == "macs"
+
+
+def test_members_that_are_rare_are_drawn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = huge(8)
+    graph = Graph(space)
+    budget = {name: Halves(graph, name).quantiles([0.05])[0] for name in ("params", "macs")}
+    feasible = Feasible(space, budget, graph)
+    monkeypatch.setattr("nas.census.feasible.DRAWS", 1)
+    rng = random.Random(0)
+    tries = [list(feasible.tries(rng)) for _ in range(50)]
+    assert max(map(len, tries)) > 1
+    assert all(each[-1] is not None and not any(each[:-1]) for each in tries)
+
+
 # --- what a budget leaves nothing of
 
 

@@ -154,6 +154,21 @@ def test_an_override(override: str, path: str, value: object, tmp_path: Path) ->
     assert found == value
 
 
+def test_an_override_changes_one_place_also_where_the_file_has_an_alias(tmp_path: Path) -> None:
+    data = {**STUDY, "retrain": {"epochs": 2}}
+    data["proxy"] = {"rungs": [1], "recipe": {"lr": 0.1}}
+    data["retrain"]["recipe"] = data["proxy"]["recipe"]
+    study = written(tmp_path, data)
+    assert "&id" in study.read_text()
+    config = StudyConfig.load(study, ["retrain.recipe.lr=0.03"])
+    assert (config.proxy_recipe().lr, config.retrain_recipe().lr) == (0.1, 0.03)
+
+
+def test_an_override_makes_the_section_that_it_is_of(tmp_path: Path) -> None:
+    config = StudyConfig.load(written(tmp_path, {**STUDY, "retrain": None}), ["retrain.epochs=2"])
+    assert config.retrain_recipe().epochs == 2
+
+
 def test_the_last_override_counts(tmp_path: Path) -> None:
     assert StudyConfig.load(written(tmp_path), ["trials=4", "trials=5"]).trials == 5
 

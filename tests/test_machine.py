@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 import torch
 
-from nas.machine import keep_freed_memory
+from nas import machine
+from nas.machine import keep_freed_memory, version_of
+
+
+def test_a_package_that_another_distribution_brings_has_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "packages_distributions", lambda: {"onnxruntime": ["torch"]})
+    monkeypatch.setattr(machine, "version", raises_for_onnxruntime)
+    assert version_of("onnxruntime") == f"torch {version('torch')}"
+    assert version_of("torch") == version("torch")
+    monkeypatch.setattr(machine, "packages_distributions", dict)
+    assert version_of("onnxruntime") == "not installed"
+
+
+def raises_for_onnxruntime(name: str) -> str:
+    if name == "onnxruntime":
+        raise PackageNotFoundError(name)
+    return version(name)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")

@@ -227,6 +227,10 @@ def test_a_run_from_before_a_cost_was_known_shows_it() -> None:
     assert trials_table([trial]).equals(table)
 
 
+def test_a_front_has_its_objectives_before_any_is_known() -> None:
+    assert list(front_table(trials_table([]), ["accuracy", "latency_ms"])["latency_ms"]) == []
+
+
 def record(number: int, state: TrialState, attrs: dict[str, Any], values: list[float] | None = None) -> FrozenTrial:
     trial = create_trial(
         state=state, values=values, user_attrs=attrs, params={"c": 8}, distributions={"c": IntDistribution(8, 64)}
@@ -388,7 +392,7 @@ def test_many_write_one_file(tmp_path: Path) -> None:
 
 
 def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
-    old, new, other = tmp_path / ".x.abc.tmp", tmp_path / ".y.def.tmp", tmp_path / "notes.tmp"
+    old, new, other = tmp_path / ".x.0123456789ab.tmp", tmp_path / ".y.0123456789ab.tmp", tmp_path / ".thesis.docx.tmp"
     for file in (old, new, other):
         file.touch()
     for file in (old, other):

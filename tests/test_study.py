@@ -657,6 +657,18 @@ def test_another_storage_holds_the_record(tmp_path: Path) -> None:
     assert len(study.get_trials()) == len(run.trials())
 
 
+@pytest.mark.parametrize("directions", [["maximize", "minimize"], ["minimize", "minimize"], ["maximize"]])
+def test_a_study_of_another_program_is_left_as_it_is(directions: list[str], tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/all.db"
+    file = fakes.write_study(tmp_path, trials=2, storage=url)
+    study = optuna.create_study(study_name="toy", storage=url, directions=directions)
+    study.ask()
+    with pytest.raises(InputError, match=r"holds another study named toy; choose another name or storage"):
+        fakes.search(file, tmp_path / "run", Tabular(tmp_path / "calls"))
+    there = optuna.load_study(study_name="toy", storage=url)
+    assert (there.user_attrs, [trial.state.name for trial in there.trials]) == ({}, ["RUNNING"])
+
+
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     file = fakes.write_study(tmp_path)
     run = Run.create(tmp_path / "run", fakes_config(file, storage="sqlite:////nowhere/x.db"))

@@ -26,6 +26,8 @@ DRAWS = 10_000
 """Uniform draws before it is said that none (or no new one) was found. No more members than these are looked at all."""
 _TRIAL_DRAWS = 1_000
 """Draws from the whole space that say which of several limits is the main one."""
+_ENOUGH = 20
+"""Of them, within a limit, to compare it with another by them."""
 _FEW = 300
 """Draws in vain before it is asked whether there can be any."""
 MOST_LABELS = 20_000
@@ -55,15 +57,15 @@ class Feasible:
                 self.graph = None
         self.table: MaxTable | SumTable | None = None
         self.main: str | None = None
+        self._inhabited = False
         if self.graph and self._counted:
             for name, limit in self._counted.items():
                 _check_one(self.graph, name, limit)
-            self.main = self._most_restrictive(self.graph)
-            kind = MaxTable if COSTS[self.main].combine == "max" else SumTable
-            self.table = kind(self.graph, self.main, self.budget[self.main])
+            self.main, self.table = self._most_restrictive(self.graph)
             self._check_all()
         elif budget or latency:
             self.draw(random.Random("whether there is any"))
+        self._inhabited = True
 
     @property
     def total(self) -> int:
@@ -112,10 +114,18 @@ class Feasible:
             return False
 
     def tries(self, rng: random.Random) -> Iterator[Architecture | None]:
-        """All members of the table in random order where they are at most DRAWS, else DRAWS draws; see `number`."""
+        """All members of the table in random order where they are at most DRAWS, else DRAWS draws; see `number`.
+
+        As there are members within the budget, it goes on beyond DRAWS to the first.
+        """
         if self.total <= DRAWS:
-            return map(self.number, rng.sample(range(self.total), self.total))
-        return (self.number(rng.randrange(self.total)) for _ in range(DRAWS))
+            yield from map(self.number, rng.sample(range(self.total), self.total))
+            return
+        drawn, found = 0, False
+        while drawn < DRAWS or (self._inhabited and not found):
+            member = self.number(rng.randrange(self.total))
+            drawn, found = drawn + 1, found or member is not None
+            yield member
 
     def draw(self, rng: random.Random) -> Architecture:
         """A member within the budget, uniformly. Raises InputError if none of `tries` is."""
@@ -124,12 +134,20 @@ class Feasible:
                 return member
         raise self.nothing()
 
-    def _most_restrictive(self, graph: Graph) -> str:
-        if len(self._counted) == 1:
-            return next(iter(self._counted))
-        rng = random.Random("which limit is the main one")
-        drawn = [graph.costs_of(self.space.sample(rng)) for _ in range(_TRIAL_DRAWS)]
-        return min(self._counted, key=lambda name: sum(known[name] <= self._counted[name] for known in drawn))
+    def _most_restrictive(self, graph: Graph) -> tuple[str, MaxTable | SumTable]:
+        """The limit that leaves the fewest members, and those: by draws where enough fit, else counted."""
+        names = list(self._counted)
+        if len(names) > 1:
+            rng = random.Random("which limit is the main one")
+            drawn = [graph.costs_of(self.space.sample(rng)) for _ in range(_TRIAL_DRAWS)]
+            fitting = {name: sum(known[name] <= self._counted[name] for known in drawn) for name in names}
+            names.sort(key=lambda name: fitting[name])
+            names = names[:1] if fitting[names[0]] >= _ENOUGH else names
+        tables = {
+            name: (MaxTable if COSTS[name].combine == "max" else SumTable)(graph, name, self.budget[name])
+            for name in names
+        }
+        return min(tables.items(), key=lambda item: item[1].total)
 
     def _check_all(self) -> None:
         """Each limit alone leaves something; raises InputError if it can be told that all together leave nothing."""

@@ -90,7 +90,7 @@ class Processes(Executor):
         if is_ready:
             try:
                 outcome = worker.pipe.recv()
-            except (EOFError, ConnectionResetError):  # it is dead, or about to be: its status says of what
+            except (EOFError, OSError):  # it is dead, or about to be: its status says of what
                 return self._again(worker, job, _death(worker.end(_GRACE_SECONDS)))
             if isinstance(outcome, torch.AcceleratorError):  # whatever that process does there, it fails again
                 worker.end()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from nas.inputs import InputError
 from nas.latency.measure import Effort, RunOnce, Timing, Timings, measure, rebased
 from nas.latency.probe import REFERENCE, Shape, frame, framed, frames, whole
 from nas.latency.runtime import Runtime
-from nas.machine import hardware, versions
+from nas.machine import hardware, version_of, versions
 from nas.trace import trace_layer
 
 LAYERS, NETWORKS = Effort(least=12, most=150), Effort(least=40, most=300)
@@ -229,7 +228,7 @@ def manifest(name: str, runtime: Runtime, threads: int) -> dict[str, Any]:
         "threads": threads,
         "batch": 1,
         "precision": runtime.precision,
-        "packages": {package: version(package) for package in runtime.packages},
+        "packages": {package: version_of(package) for package in runtime.packages},
         "reference": REFERENCE.id,
         "hardware": hardware(),
         "governor": governor.read_text(encoding="utf-8").strip() if governor.is_file() else None,

@@ -154,11 +154,20 @@ class Study:
         claim = self.study.user_attrs.get("claim", {"study": study, "space": space})
         claim["study"]["storage"] = study["storage"]  # it is this one, whatever it was called
         # A key that a later version has and the claim has not yet is no difference.
-        if claim["space"] != space or any(claim["study"].get(key, value) != value for key, value in study.items()):
+        changed = any(claim["study"].get(key, value) != value for key, value in study.items())
+        if claim["space"] != space or changed or self._is_foreign():
             where = f"{self.run.folder}: storage {without_password(self.config.storage)!r}"
             rule = "choose another name or storage"
             raise InputError(f"{where} holds another study named {self.config.name}; {rule}")
         self.study.set_user_attr("claim", claim)
+
+    def _is_foreign(self) -> bool:
+        """Whether another program made the study."""
+        if "claim" in self.study.user_attrs:
+            return False
+        ours = [_direction(name) for name in self.config.objectives]
+        study = self.study
+        return bool(study.directions != ours or study.user_attrs or study.get_trials(deepcopy=False))
 
     def _take_up(self, first: Iterable[Architecture]) -> None:
         """Reads the record, ends what a stopped driver left unended, notes its jobs, and what of `first` is new."""
