@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import platform
+import threading
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -46,6 +48,18 @@ def version_of(package: str) -> str:
         brought_by = packages_distributions().get(package, [])  # onnxruntime by onnxruntime-gpu
         # Nothing brings a checkout on PYTHONPATH.
         return f"{brought_by[0]} {version(brought_by[0])}" if brought_by else "not installed"
+
+
+def end_with_parent() -> None:
+    """Ends this process, which multiprocessing began, as soon as the one that began it is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def cores() -> int:

@@ -562,6 +562,23 @@ def test_corrupt_images_are_skipped_with_a_warning(tmp_path: Path, caplog: pytes
     assert same(source.test, whole.test.take([i for i in range(12) if i != 6]))
 
 
+def test_an_image_that_was_out_of_reach_is_read_as_soon_as_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_images(tmp_path / "made")
+    lost, read = str(root / "train" / "ant" / "1.png"), decoding.read_image
+
+    def out_of_reach(path: str, size: int | None) -> Any:
+        if path == lost:
+            raise OSError(5, "Input/output error")
+        return read(path, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "read_image", out_of_reach)
+        assert len(DATASETS["imagefolder"](config_of(root, corrupt="skip")).train) == 11
+    assert len(DATASETS["imagefolder"](config_of(root)).train) == 12
+
+
 def test_a_class_that_is_all_corrupt_is_refused_even_if_skipped(tmp_path: Path) -> None:
     root = make_images(tmp_path / "made", per_class=2)
     for path in (root / "test" / "bee").iterdir():

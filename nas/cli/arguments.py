@@ -230,22 +230,22 @@ timed in turn, so that a busy machine changes little."""
     take.add_argument("--name", required=True, metavar="NAME", help="for latency.runtime of a study")
     for way in (write, check):
         _add_the_space(way)
+    runtimes = "onnxruntime, onnxruntime-int8, executorch, eager, cuda"
+    check.add_argument("--runtime", default="onnxruntime", metavar="NAME", help=f"{runtimes} (default onnxruntime)")
+    check.add_argument("--threads", type=positive, default=1, metavar="N", help="of one inference (default 1)")
+    rule = "(default: that of the run, or onnxruntime)"
+    time.add_argument("--runtime", metavar="NAME", help=f"{runtimes} or an imported device {rule}")
+    time.add_argument(
+        "--threads", type=positive, metavar="N", help="of one inference (default: those of the run, or 1)"
+    )
     for way in (check, time):
-        _add_runtime(way)
         _add_json(way)
-    time.set_defaults(runtime=None, threads=None)
 
 
 def _add_the_space(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("space", metavar="SPACE", help="a search space (YAML)")
     parser.add_argument("--classes", type=positive, metavar="N", help="of the images (default: those of SPACE)")
     parser.add_argument("--channels", type=positive, metavar="N", help="of the images (default: those of SPACE)")
-
-
-def _add_runtime(parser: argparse.ArgumentParser) -> None:
-    rule = "onnxruntime (default), onnxruntime-int8, executorch, eager, cuda or an imported device"
-    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help=rule)
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of one inference (default 1)")
 
 
 def _add_bench(commands: Any) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nas.data.config import first_line
 from nas.inputs import InputError
-from nas.machine import cores
+from nas.machine import cores, end_with_parent
 
 PARALLEL_FROM_BYTES = 8_000_000
 BLOCK_BYTES = 4096
@@ -89,7 +89,7 @@ def _first(paths: list[str], size: int | None) -> tuple[int, tuple[int, ...]]:
     """Position and shape of the first image that can be read: it says what to expect of the others."""
     reason = ""
     for position, path in enumerate(paths):
-        image = _attempt(path, size)
+        image = attempt(path, size)
         if not isinstance(image, str):
             return position, image.shape
         reason = reason or image
@@ -142,7 +142,7 @@ def run(job: Job) -> Outcome:
     rows = np.lib.format.open_memmap(job.file, "r+")
     damaged = []
     for position, path in enumerate(job.paths, job.start):
-        image = _attempt(path, job.size)
+        image = attempt(path, job.size)
         if isinstance(image, str):
             damaged.append((position, image))
         elif image.shape[:2] != rows.shape[1:3] or image.shape[2] > rows.shape[3]:
@@ -152,7 +152,7 @@ def run(job: Job) -> Outcome:
     return Outcome(damaged, None)
 
 
-def _attempt(path: str, size: int | None) -> Pixels | str:
+def attempt(path: str, size: int | None) -> Pixels | str:
     """The image, or why it cannot be read: on damaged files, decoders raise whatever their format makes them meet."""
     try:
         return read_image(path, size)
@@ -192,12 +192,17 @@ def read_image(path: str, size: int | None) -> Pixels:
 @contextmanager
 def _processes(jobs: int) -> Iterator[Map]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(cores(), jobs), context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as executor:
+    with ProcessPoolExecutor(min(cores(), jobs), context, _begin) as executor:
         try:
             yield executor.map
         except BaseException:
             executor.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 @contextmanager

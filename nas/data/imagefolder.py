@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.data.config import DataConfig, first_line
-from nas.data.decode import Decoded, decode, open_decoded
+from nas.data.decode import Decoded, attempt, decode, open_decoded
 from nas.data.splits import Images, Source
-from nas.files import cache_folder, write_whole
+from nas.files import cache_folder, sweep, write_whole
 from nas.inputs import InputError, refuse
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -97,8 +97,11 @@ def _decoded(root: Path, files: list[File], size: int | None) -> Decoded:
     text = f"{FORMAT_VERSION}\0{root}\0{size}\0{listing}"
     key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     cache = cache_folder() / "imagefolder" / f"{key}.npy"
-    if decoded := open_decoded(cache, len(files)):
+    decoded = open_decoded(cache, len(files))
+    # A file that reads now was not damaged, but out of reach.
+    if decoded and all(isinstance(attempt(files[position].path, size), str) for position in decoded.damaged):
         return decoded
+    sweep(cache.parent)
     paths, file_bytes = [file.path for file in files], sum(file.bytes for file in files)
     try:
         write_whole(cache, lambda temporary: decode(paths, file_bytes, size, temporary))

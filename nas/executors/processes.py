@@ -5,10 +5,8 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
-import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ import torch
 from nas.evaluation import Evaluator, Job, Measurement, measure
 from nas.executors.executor import Deaths, Executor
 from nas.inputs import first_line
+from nas.machine import end_with_parent
 
 logger = logging.getLogger("nas")
 _GRACE_SECONDS = 10.0
@@ -163,7 +162,7 @@ def _work(evaluator: Evaluator, pipe: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     if sys.platform == "linux":  # also while it is stopped, or its thread below cannot run
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -179,10 +178,3 @@ def _work(evaluator: Evaluator, pipe: Connection, threads: int) -> None:
         except Exception as error:  # noqa: BLE001 - raised again in the driver
             outcome = error
         pipe.send(outcome)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
