@@ -142,7 +142,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
-        elif isinstance(value, list | tuple) and value and not isinstance(value[0], int):
+        elif isinstance(value, list | tuple):
             yield from _tensors(value)
 
 

@@ -392,10 +392,11 @@ def test_many_write_one_file(tmp_path: Path) -> None:
 
 
 def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
-    old, new, other = tmp_path / ".x.0123456789ab.tmp", tmp_path / ".y.0123456789ab.tmp", tmp_path / ".thesis.docx.tmp"
-    for file in (old, new, other):
+    old, new = tmp_path / ".x.0123456789ab.tmp", tmp_path / ".y.0123456789ab.tmp"
+    others = [tmp_path / "notes.tmp", tmp_path / ".thesis.docx.tmp"]
+    for file in (old, new, *others):
         file.touch()
-    for file in (old, other):
+    for file in (old, *others):
         os.utime(file, (time.time() - 7200,) * 2)
     sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([new, other])
+    assert sorted(tmp_path.iterdir()) == sorted([new, *others])

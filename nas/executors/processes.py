@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import multiprocessing
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +23,6 @@ from nas.machine import end_with_parent
 logger = logging.getLogger("nas")
 _GRACE_SECONDS = 10.0
 _LOOK_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -160,8 +157,6 @@ def _death(status: int | None) -> str:
 
 def _work(evaluator: Evaluator, pipe: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
-    if sys.platform == "linux":  # also while it is stopped, or its thread below cannot run
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     end_with_parent()
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
