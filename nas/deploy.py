@@ -19,8 +19,7 @@ from nas.export.int8 import CALIBRATION
 from nas.export.proof import accuracy
 from nas.files import write_json, write_whole
 from nas.inputs import InputError, choices, damaged, refuse
-from nas.latency.measure import measure
-from nas.latency.table import NETWORKS
+from nas.latency.measure import Effort, measure
 from nas.machine import version_of, versions
 from nas.network import Network
 from nas.retrain import load
@@ -28,6 +27,7 @@ from nas.run import Run
 
 IMAGES = 1_000
 """Of the validation split, that a file is compared with PyTorch on; all of them where there are fewer."""
+TIMING = Effort(least=8, most=50)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _quantised(trained: Trained, splits: Splits, form: Format, file: Path) -> di
     whole, eighth = predicts
     image = calibration[:1]
     runs = [lambda: whole(image), lambda: eighth(image)]
-    timings = measure(runs, runs[0], NETWORKS, one_thread=True)
+    timings = measure(runs, runs[0], TIMING, one_thread=True)
     ms = [each.ratio * timings.unit * 1e3 for each in timings.models]
     return {
         "file": small.name,

@@ -285,7 +285,7 @@ def test_a_retrained_network(form: Format, retrained: Path) -> None:
 def test_int8(form: Format, retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if form.quantise is None:
         pytest.skip("no int8 in this format")
-    monkeypatch.setattr("nas.deploy.NETWORKS", Effort(4, 2))
+    monkeypatch.setattr("nas.deploy.TIMING", Effort(1, 1))
     name = next(name for name, each in EXPORTERS.items() if each is form)
     done = export(retrained, form=name, out=tmp_path / f"x{form.suffix}", int8=True)
     small = done.facts["int8"]
@@ -300,7 +300,7 @@ def test_accuracy_on_images_that_were_trained_on_is_named(
     retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    monkeypatch.setattr("nas.deploy.NETWORKS", Effort(4, 2))
+    monkeypatch.setattr("nas.deploy.TIMING", Effort(1, 1))
     folder = shutil.copytree(retrained, tmp_path / "retrained", ignore=shutil.ignore_patterns("export"))
     said = []
     for trained_on in ("train", "train+validation"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def plan(space: Space, folder: Path) -> dict[str, Any]:
     for network in members(space, CALIBRATION, "calibration"):
         write("networks", network.id, *whole(network))
     efforts = {"frames": LAYERS, "layers": LAYERS, "networks": NETWORKS}
-    least = {part: [effort.least, effort.most] for part, effort in efforts.items()}
+    plain = {part: astuple(effort) for part, effort in efforts.items()}
     write_text(folder / "time_models.py", _SCRIPT.read_text(encoding="utf-8"))
     write_text(folder / "measure.py", Path(str(measure.__file__)).read_text(encoding="utf-8"))
-    write_json(folder / "plan.json", {"space": space.name, "reference": REFERENCE.id, "effort": least, "jobs": jobs})
+    write_json(folder / "plan.json", {"space": space.name, "reference": REFERENCE.id, "effort": plain, "jobs": jobs})
     return {"files": len(jobs), "bytes": size}
 
 

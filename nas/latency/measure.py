@@ -3,18 +3,19 @@
 Where a machine is shared, others take the processor away in the middle of a run, or share its core and slow it down by
 a factor of 1.7 for milliseconds at a time. So nothing is timed by itself: runs of a model alternate with runs of a
 fixed reference network, and rounds pass through all models in an order of their own. The unit is the reference's
-undisturbed time: the least 2nd percentile of a thousand of its runs in a row that was seen, also earlier.
+undisturbed time: the least 2nd percentile of a thousand of its runs in a row that was seen, also earlier. Each of them
+comes behind another, which warms the caches up: behind the run of a model it took 6 % longer.
 
-Outliers. A run counts if both runs of the reference beside it took at most 8 % more than the unit, and if its thread
+Outliers. A run counts if both runs of the reference beside it took at most 4 % more than the unit, and if its thread
 had the processor for all but 2 % of it and 5 microseconds (that can be seen of one thread only). Rounds go on until
 enough runs of each model count; where a machine is never so quiet, the quietest do, and the model's `quiet` runs say
-so. A ratio is the lower quartile of the runs that count, as what still disturbs them makes them only slower; its
-interval is the 95 % interval of a quartile from order statistics.
+so. What still disturbs the runs that count makes them only slower: their lower decile is taken.
+
+Drift. For seconds at a time all networks are slower by up to 3 %, against the reference, too. So everything is measured
+in six sittings. A ratio is the median of theirs, and its interval all that they found: between the least and the
+largest of six lies the median they are drawn around with 97 % (David and Nagaraja 2003, 7.1).
 
 This file goes to other devices as it is (see device): it needs numpy alone.
-
-Measured with about five processes on two cores, 16 networks in turn for 34 s: half of the runs repeated the other half
-to 1.3 % so, and to 2.9 % as medians of bursts, a tenth of them to 18 %.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ RunOnce = Callable[[], object]
 """One inference, from the image in memory to the logits."""
 IN_A_ROW = 4
 """Runs of a model in a round, each between two of the reference, behind one to warm up."""
-_QUIET, _UNIT, _WINDOW = 1.08, 0.02, 1_000
+SITTINGS = 6
+_QUIET, _UNIT, _WINDOW, _COUNTED = 1.04, 0.02, 1_000, 0.1
 
 
 @dataclass(frozen=True)
 class Timing:
-    """A running time as a multiple of the reference's, its 95 % interval, and how many undisturbed runs there were."""
+    """A running time as a multiple of the reference's, its 97 % interval, and how many undisturbed runs there were."""
 
     ratio: float
     low: float
@@ -70,10 +72,11 @@ class Timings:
 
 @dataclass(frozen=True)
 class Effort:
-    """So many runs of each model must count, and so many rounds there are at most until then."""
+    """So many runs of each model must count in a sitting, in so many rounds at most; seconds from one to the next."""
 
     least: int
     most: int
+    apart: float = 0.0
 
 
 def measure(
@@ -81,17 +84,26 @@ def measure(
 ) -> Timings:
     """Times all models, see above. `one_thread`: the caller's does all the work; `unit`: what it was before."""
     stopwatch = _Stopwatch(reference, one_thread, unit)
+    begin, sittings = time.perf_counter(), []
+    for sitting in range(SITTINGS):
+        time.sleep(max(0.0, begin + sitting * effort.apart - time.perf_counter()))
+        sittings.append(_sit(models, stopwatch, effort, random.Random(sitting)))
+    now = stopwatch.unit()
+    found = [settle([runs[number] for runs in sittings], now, effort.least) for number in range(len(models))]
+    return Timings(found, stopwatch.reference, now)
+
+
+def _sit(models: Sequence[RunOnce], stopwatch: _Stopwatch, effort: Effort, rng: random.Random) -> list[list[Sample]]:
     found: list[list[Sample]] = [[] for _ in models]
-    for each in range(effort.most):
+    for _ in range(effort.most):
         now = stopwatch.unit()
         left = [i for i, runs in enumerate(found) if sum(is_quiet(run, now) for run in runs) < effort.least]
-        random.Random(each).shuffle(left)
-        for number in left:
-            found[number] += stopwatch.take(models[number])
         if not left:
             break
-    now = stopwatch.unit()
-    return Timings([settle(runs, now, effort.least) for runs in found], stopwatch.reference, now)
+        rng.shuffle(left)
+        for number in left:
+            found[number] += stopwatch.take(models[number])
+    return found
 
 
 def rebased(timing: Timing, factor: float) -> Timing:
@@ -104,23 +116,16 @@ def is_quiet(sample: Sample, unit: float) -> bool:
     return sample.beside <= _QUIET * unit and not sample.interrupted
 
 
-def settle(runs: Sequence[Sample], unit: float, least: int) -> Timing:
-    """The lower quartile of the quiet runs, or of the `least` quietest."""
-    quiet = [run for run in runs if is_quiet(run, unit)]
-    counted = quiet
-    if len(quiet) < least:
-        counted = sorted(runs, key=lambda run: (run.interrupted, run.beside))[:least]
-    kept = sorted(run.seconds / unit for run in counted)
-    low, high = quartile_ranks(len(kept))
-    return Timing(float(np.quantile(kept, 0.25)), kept[low], kept[high], len(quiet))
-
-
-def quartile_ranks(count: int) -> tuple[int, int]:
-    """Between which two of `count` draws, from 0, the lower quartile lies with 95 % (David and Nagaraja 2003, 7.1)."""
-    below = np.cumsum([math.comb(count, k) * 0.25**k * 0.75 ** (count - k) for k in range(count + 1)])
-    low = int(np.searchsorted(below, 0.025, side="right"))
-    high = int(np.searchsorted(below, 0.975))
-    return max(low - 1, 0), min(high, count - 1)
+def settle(sittings: Sequence[Sequence[Sample]], unit: float, least: int) -> Timing:
+    """The median of the sittings and their extremes; each the lower decile of its quiet runs, or of the quietest."""
+    ratios, quiet = [], 0
+    for runs in sittings:
+        counted = [run for run in runs if is_quiet(run, unit)]
+        quiet += len(counted)
+        if len(counted) < least:
+            counted = sorted(runs, key=lambda run: (run.interrupted, run.beside))[:least]
+        ratios.append(float(np.quantile([run.seconds for run in counted], _COUNTED)) / unit)
+    return Timing(float(np.median(ratios)), min(ratios), max(ratios), quiet)
 
 
 class _Stopwatch:
@@ -148,6 +153,7 @@ class _Stopwatch:
         return samples
 
     def _beside(self) -> float:
+        self._run()
         self.reference.append(self._time(self._run)[0])
         return self.reference[-1]
 

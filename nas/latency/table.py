@@ -24,8 +24,8 @@ from nas.latency.runtime import Runtime
 from nas.machine import hardware, version_of, versions
 from nas.trace import trace_layer
 
-LAYERS, NETWORKS = Effort(least=12, most=150), Effort(least=40, most=300)
-"""A network has many layers, whose errors cancel."""
+LAYERS, NETWORKS = Effort(least=2, most=25), Effort(least=8, most=50, apart=2.0)
+"""A network has many layers, whose errors cancel; and there are so many that their sittings are seconds apart."""
 _TOGETHER = 200
 """Models that are measured in one go, in turn: all are in memory."""
 
@@ -58,7 +58,7 @@ class Table:
         return max(0.0, self.layers[layer_name(layer)].ratio - around.ratio) * self.reference_ms
 
     def ms(self, timing: Timing) -> dict[str, float]:
-        """A running time (a lower quartile, see measure) in ms, and its 95 % interval."""
+        """A running time (see measure) in ms, and its 97 % interval."""
         unit = self.reference_ms
         return {"ms": timing.ratio * unit, "low_ms": timing.low * unit, "high_ms": timing.high * unit}
 
