@@ -137,10 +137,9 @@ class _Training:
         """Raises InputError if the resolution is to change and the architecture's cannot."""
         bound = [x.block for x in self.architecture.layers if BLOCKS[x.block].one_resolution]
         if bound and self.config.progressive:
-            rule = (
-                f"none: the weights of block {bound[0]} in architecture {self.architecture.id} belong to one resolution"
-            )
-            raise refuse("retrain.progressive", len(self.config.progressive), rule)
+            parts = [part.model_dump() for part in self.config.progressive]
+            why = f"the weights of block {bound[0]} in architecture {self.architecture.id} belong to one resolution"
+            raise refuse("retrain.progressive", parts, f"empty, as {why}: --set 'retrain.progressive=[]'")
 
     def finish(self, folder: Path, network: Network, on_epoch: Callable[[Epoch], None] | None) -> dict[str, Any]:
         """Trains on from what is in the folder, or else `network`, to its result.json. Returns that."""

@@ -484,6 +484,12 @@ def test_a_search_is_quiet_and_ends_with_the_front(searched: tuple[Path, Called]
     assert {"study.yaml", "space.yaml", "trials.parquet", "front.parquet", "front.csv", "front.png", "front"} <= names
 
 
+def test_the_reference_names_what_a_run_leaves(searched: tuple[Path, Called]) -> None:
+    text = (Path(__file__).parent.parent / "docs/reference.md").read_text(encoding="utf-8")
+    for path in (searched[0] / "runs/made").iterdir():
+        assert f"`{path.name}" in text, path.name
+
+
 def test_searching_again_does_nothing_more(here: Path, searched: tuple[Path, Called]) -> None:
     again = called("search study.yaml --run run")
     assert [x.replace("runs/made", "run") for x in lines(searched[1])] == lines(again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -14,14 +15,20 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from nas import samplers as sampling
 from nas.blocks import BLOCKS, options_of
 from nas.cli import commands as cli
 from nas.cli.arguments import make_parser
-from nas.config import StudyConfig
+from nas.config import LatencyConfig, ProgressConfig, ProxyConfig, RetrainConfig, RungConfig, StudyConfig
+from nas.data import DataConfig
+from nas.executors import EXECUTORS
 from nas.report.where import COLUMNS as WHERE_COLUMNS
 from nas.report.where import columns_of, where
+from nas.samplers import SAMPLERS
 from nas.space import Space
+from nas.training import Recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -65,6 +72,53 @@ def test_commands_parse_and_name_files_that_exist(command: str) -> None:
 def test_the_readme_has_every_command() -> None:
     shown = re.findall(r"^    nas (\w+)", PAGES["README.md"], re.MULTILINE)
     assert set(shown) == cli.COMMANDS.keys()
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading of the reference, without the backticks."""
+    text = re.split(rf"^#+ {re.escape(heading)}$", PAGES["docs/reference.md"], flags=re.MULTILINE)[1]
+    rows = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)[0].splitlines()[2:]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+
+
+def written(default: str) -> Any:
+    return None if default == "none" else yaml.safe_load(default)
+
+
+@pytest.mark.parametrize(
+    ("heading", "section"),
+    {
+        "study": StudyConfig,
+        "data": DataConfig,
+        "proxy": ProxyConfig,
+        "rungs": RungConfig,
+        "retrain": RetrainConfig,
+        "progressive": ProgressConfig,
+        "recipe": Recipe,
+        "latency": LatencyConfig,
+    }.items(),
+)
+def test_the_reference_has_all_keys_and_defaults(heading: str, section: type[BaseModel]) -> None:
+    rows = {key: default for key, default, _ in table(heading)}
+    assert rows.keys() == section.model_fields.keys()
+    for key, field in section.model_fields.items():
+        default = field.default.model_dump() if isinstance(field.default, BaseModel) else field.default
+        assert (rows[key] == "required") if field.is_required() else (written(rows[key]) == default), key
+
+
+@pytest.mark.parametrize(
+    ("heading", "makers", "given"),
+    [("sampler", SAMPLERS, sampling._GIVEN), ("executor", EXECUTORS, {"self", "evaluator", "workers"})],
+)
+def test_the_reference_has_all_options(heading: str, makers: dict[str, Any], given: set[str]) -> None:
+    told = {(name, option): written(default) for name, option, default, _ in table(heading)}
+    options = {
+        (name, option): parameter.default
+        for name, make in makers.items()
+        for option, parameter in inspect.signature(make).parameters.items()
+        if option not in given
+    }
+    assert {key: value for key, value in options.items() if value is not inspect.Parameter.empty} == told
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -44,7 +44,8 @@ class DataConfig(Config):
     def folder(self, holds: str) -> Path:
         """The absolute root; InputError if there is none, saying what it `holds`."""
         if self.root is None:
-            raise InputError(f"data.root is missing: {self.source} needs the folder that holds {holds}")
+            need = f"{self.source} needs the folder that holds {holds}"
+            raise InputError(f"data.root is missing: {need}; write it into the study, or add --data-root FOLDER")
         return Path(os.path.abspath(self.root))
 
 
