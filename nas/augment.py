@@ -92,7 +92,7 @@ class Batches:
         mean, std = (torch.tensor(x, dtype=torch.float64) for x in (normalisation.mean, normalisation.std))
         self._scale = (1 / (255 * std)).float().repeat(self._width).to(device)
         self._shift = (-mean / std).float().repeat(self._width).to(device)
-        self._taller, wider = (_resizing(size, resolution) for size in self._size)
+        self._taller, wider = (resizing(size, resolution) for size in self._size)
         self._taller = self._taller.to(device)
         self._wider = torch.kron(wider.T.contiguous(), torch.eye(self._channels)).to(device)
         self._rows, self._columns = (torch.arange(x, device=device) for x in (self._height, self._width))
@@ -183,7 +183,7 @@ class Batches:
         return images if self._channels_last else images.contiguous()
 
 
-def _resizing(size: int, new: int) -> Tensor:
+def resizing(size: int, new: int) -> Tensor:
     """float32 (new, size): the weights of bilinear, antialiased resizing along one side."""
     return F.interpolate(torch.eye(size)[None, None], size=(new, size), mode="bilinear", antialias=True)[0, 0]
 

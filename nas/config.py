@@ -106,18 +106,27 @@ class ProgressConfig(Config):
     resolution: _Share
 
 
+class TeacherConfig(Config):
+    """A network that was retrained before, by its folder, and how much it counts (see `nas.training.Teacher`)."""
+
+    folder: Annotated[str, AfterValidator(_weights)]
+    share: Annotated[float, Gt(0), Le(1)] = 0.9
+    temperature: Annotated[float, Gt(0), Le(1000)] = 4.0
+
+
 class RetrainConfig(Config):
     """The full training of the chosen candidate, on the training split alone or with the validation split.
 
-    `weights` is what it starts from (see `nas.load_weights`), by default new ones. `progressive` are parts of lower
-    resolution that it begins with. With `average_flips` the test accuracy is that of the mean over an image and its
-    mirror image of the logits.
+    `weights` is what it starts from (see `nas.load_weights`), by default new ones. `teacher` is distilled.
+    `progressive` are parts of lower resolution that it begins with. With `average_flips` the test accuracy is that of
+    the mean over an image and its mirror image of the logits.
     """
 
     epochs: _Epochs
     data: Literal["train", "train+validation"] = "train+validation"
     recipe: dict[str, Any] = {}
     weights: Annotated[str, AfterValidator(_weights)] | None = None
+    teacher: TeacherConfig | None = None
     progressive: list[ProgressConfig] = []
     average_flips: bool = False
 
@@ -135,10 +144,16 @@ class RetrainConfig(Config):
         return [*((until, multiple) for until, multiple in begins if until), (epochs, 1.0)]
 
     def found_from(self, base: Path) -> RetrainConfig:
-        """The same with an absolute path of the weights, where they are a file."""
-        if self.weights in {None, IMAGENET}:
-            return self
-        return self.model_copy(update={"weights": str(base / self.weights)})
+        """The same with absolute paths of the weights, where they are a file, and of the teacher."""
+        found = (
+            self if self.weights in {None, IMAGENET} else self.model_copy(update={"weights": str(base / self.weights)})
+        )
+        return found if self.teacher is None else found.taught_by(base / self.teacher.folder)
+
+    def taught_by(self, folder: Path) -> RetrainConfig:
+        """The same with another teacher."""
+        others = self.teacher.model_dump(exclude={"folder"}) if self.teacher else {}
+        return self.model_copy(update={"teacher": TeacherConfig(folder=str(folder), **others)})
 
 
 class LatencyConfig(Config):
@@ -181,9 +196,9 @@ class StudyConfig(Config):
     def load(cls, path: Path | str, overrides: Iterable[str] = ()) -> Self:
         """Reads a file and applies `overrides` (`key.path=value`, the value as YAML), to search on this machine.
 
-        Relative paths count from the file (space, enqueue, retrain.weights, data.root, an SQLite storage) and become
-        absolute; data.root and storage among the overrides count from the working directory. Raises InputError naming
-        place, value and rule.
+        Relative paths count from the file (space, enqueue, retrain.weights and teacher, data.root, an SQLite storage)
+        and become absolute; data.root and storage among the overrides count from the working directory. Raises
+        InputError naming place, value and rule.
         """
         path = Path(path)
         data = read_yaml(path)

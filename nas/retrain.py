@@ -34,6 +34,7 @@ from nas.training import (
     Normalisation,
     Recipe,
     Stage,
+    Teacher,
     as_many_threads,
     evaluate,
     pick_device,
@@ -61,6 +62,7 @@ def retrain(
     device: str | None = None,
     data_root: str | None = None,
     weights: Path | str | None = None,
+    teacher: Path | str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Retrained:
     """Trains a candidate (`pick`: knee, best or an id) as the study's `retrain` section says; goes on where it was.
@@ -69,18 +71,21 @@ def retrain(
     it together.
 
     It begins with the weights that `seed` draws, or with `weights` (a file, a retrain folder or "imagenet", see
-    `load_weights`), by default those that the study's `retrain.weights` names.
+    `load_weights`), by default those that the study's `retrain.weights` names. `teacher`, the folder of an earlier
+    retraining, is distilled instead of the one that its `retrain.teacher` names.
 
     The folder gets architecture.yaml, weights.safetensors, curve.csv, README.md (its card) and result.json; one that
     has a result.json is finished and is returned as it is. Raises InputError for a candidate that is not there, for
-    weights that do not fit it, or a folder that was begun with another recipe, data or weights or is being trained by
-    another process, or if the loss is not finite or the memory too small.
+    weights or a teacher that do not fit it, or a folder that was begun with another recipe, data, weights or teacher or
+    is being trained by another process, or if the loss is not finite or the memory too small.
     """
     architecture = Architecture.load(pick) if pick.endswith(".yaml") else run.pick(pick)[0]
     recipe, config = run.config.retrain_recipe(epochs), run.config.retrain
     assert config is not None, "or there is no recipe"
     network = build(architecture, seed)
     start = config.weights if weights is None else weights
+    if teacher is not None:
+        config = config.taught_by(Path(teacher))
     with together(device or run.config.device or str(pick_device())) as (group, place):
         training = _Training(
             architecture=architecture,
@@ -90,6 +95,7 @@ def retrain(
             seed=seed,
             device=str(place),
             start=None if start is None else load_weights(network, start),
+            taught=None if config.teacher is None else read_tensors(Path(config.teacher.folder, WEIGHTS_FILE))[1],
             group=group,
         )
         training.check()
@@ -117,20 +123,25 @@ class _Training:
     seed: int
     device: str
     start: Start | None
+    taught: str | None
+    """The SHA-256 of the teacher's weights."""
     group: Group
 
     @property
     def name(self) -> str:
         name = f"{self.architecture.id}-epochs{self.recipe.epochs}-seed{self.seed}"
-        return name if self.start is None else f"{name}-from-{slug(self.start.source) or self.start.sha256}"
+        if self.start is not None:
+            name += f"-from-{slug(self.start.source) or self.start.sha256}"
+        return name if self.config.teacher is None else f"{name}-by-{slug(self.config.teacher.folder) or self.taught}"
 
     def settings(self) -> dict[str, dict[str, Any]]:
         data = self.data.model_dump(mode="json", exclude={"root", "download"})
         config = self.config.model_dump(mode="json", include={"progressive", "average_flips"})
+        teacher = self.config.teacher and {**self.config.teacher.model_dump(exclude={"folder"}), "sha256": self.taught}
         return {
             "data": data | {"trained_on": self.config.data},
             "recipe": self.recipe.model_dump(mode="json"),
-            "training": config,
+            "training": {**config, "teacher": teacher},
         }
 
     def check(self) -> None:
@@ -151,6 +162,7 @@ class _Training:
             sweep(folder, 0)  # nobody else writes there
         splits = load_data(self.data)
         self._fits(splits)
+        teacher = self._teacher(splits)
         both = self.config.data == "train+validation"
         images = splits.train_and_validation if both else splits.train
         with as_many_threads(self._threads(folder, network)):
@@ -164,6 +176,7 @@ class _Training:
                 seed=self.seed,
                 device=self.device,
                 before=self._before(images),
+                teacher=teacher,
                 checkpoint=folder / "checkpoint.pt",
                 on_epoch=on_epoch,
                 group=self.group,
@@ -180,6 +193,29 @@ class _Training:
         if takes != there:
             rule = f"{there} as the images of {self.data.source} have them"
             raise refuse(f"architecture {self.architecture.id}: (channels, classes)", takes, rule)
+
+    def _teacher(self, splits: Splits) -> Teacher | None:
+        """Raises InputError if it knows other classes, or its folder is damaged."""
+        if self.config.teacher is None or self.taught is None:
+            return None
+        folder, share, temperature = (
+            self.config.teacher.folder,
+            self.config.teacher.share,
+            self.config.teacher.temperature,
+        )
+        network, file = load(folder), Path(folder, "result.json")
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read: {first_line(error)}") from None
+        with damaged(str(file)):
+            classes, side = list(result["classes"]), int(result["resolution"])
+            normalisation = Normalisation(tuple(result["mean"]), tuple(result["std"]))
+        if classes != list(splits.classes):
+            raise refuse(
+                f"teacher {folder}: classes", classes, f"{list(splits.classes)} as those of {self.data.source}"
+            )
+        return Teacher(network, normalisation, side, self.taught, share, temperature)
 
     def _threads(self, folder: Path, network: Network) -> int:
         """Those that the training began with: other numbers of them would round otherwise."""
@@ -253,6 +289,7 @@ class _Training:
             "images": {"train": images, "test": len(splits.test)},
             **self.settings(),
             "weights": None if self.start is None else asdict(self.start),
+            "teacher": self.config.teacher and self.config.teacher.folder,
             "seed": self.seed,
             "wall_seconds": round(seconds, 1),
             "device": self.device,

@@ -21,7 +21,7 @@ from nas import samplers as sampling
 from nas.blocks import BLOCKS, options_of
 from nas.cli import commands as cli
 from nas.cli.arguments import make_parser
-from nas.config import LatencyConfig, ProgressConfig, ProxyConfig, RetrainConfig, RungConfig, StudyConfig
+from nas.config import LatencyConfig, ProgressConfig, ProxyConfig, RetrainConfig, RungConfig, StudyConfig, TeacherConfig
 from nas.data import DataConfig
 from nas.executors import EXECUTORS
 from nas.report.where import COLUMNS as WHERE_COLUMNS
@@ -93,6 +93,7 @@ def written(default: str) -> Any:
         "proxy": ProxyConfig,
         "rungs": RungConfig,
         "retrain": RetrainConfig,
+        "teacher": TeacherConfig,
         "progressive": ProgressConfig,
         "recipe": Recipe,
         "latency": LatencyConfig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from nas.training import (
     Normalisation,
     Recipe,
     Stage,
+    Teacher,
     evaluate,
     learning_rate,
     pick_device,
@@ -533,6 +535,73 @@ def test_earlier_stages_must_be_those_of_the_checkpoint(tmp_path: Path) -> None:
         fit(small(), recipe, checkpoint=path)
     with pytest.raises(InputError, match=r"images is 1, but must be at least 2"):
         fit(small(), recipe, before=[Stage(1, noise(1), 8)])
+
+
+# --- teachers
+
+
+def teacher(network: nn.Module, **options: Any) -> Teacher:
+    return Teacher(network, **{"normalisation": GREY, "resolution": 8, "sha256": "a", **options})
+
+
+def test_the_loss_with_a_teacher_is_hintons() -> None:
+    """Its gradient over three steps of plain descent, by the formula of the paper's section 2."""
+    share, temperature, network, its = 0.7, 3.0, small(dropout=0.0), small(seed=5, dropout=0.0).eval()
+    recipe = Recipe(
+        epochs=3, batch_size=22, lr=0.05, momentum=0.0, weight_decay=0.0, schedule="constant", precision="float32"
+    )
+    by_hand = copy.deepcopy(network).train()
+    images = noise()
+    x = torch.from_numpy((images.gather().astype(np.float32) / 255 - 0.4) / 0.3).permute(0, 3, 1, 2)
+    optimiser = torch.optim.SGD(by_hand.parameters(), 0.05)
+    with torch.no_grad():
+        soft = (its(x) / temperature).softmax(1)
+    for _ in range(3):
+        logits = by_hand(x)
+        mine = (logits / temperature).log_softmax(1)
+        divergence = (soft * (soft.log() - mine)).sum(1).mean()
+        hard = nn.functional.cross_entropy(logits, torch.from_numpy(images.labels).long())
+        optimiser.zero_grad()
+        ((1 - share) * hard + share * temperature**2 * divergence).backward()
+        optimiser.step()
+    before = copied(its)
+    curve = fit(network, recipe, teacher=teacher(its, share=share, temperature=temperature))
+    expected = copied(by_hand)
+    for name, tensor in copied(network).items():
+        assert torch.allclose(tensor, expected[name], atol=1e-5), name
+    assert same(copied(its), before), "the teacher stays as it is"
+    assert curve[-1].train_loss == pytest.approx(hard.item(), rel=1e-4), "the curve has the cross-entropy"
+
+
+def test_a_teacher_sees_the_batch_in_its_own_normalisation_and_resolution() -> None:
+    seen: list[Tensor] = []
+
+    class Its(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return torch.zeros(len(x), 3)
+
+    shown: list[Tensor] = []
+    recipe = Recipe(epochs=1, batch_size=22, crop=2, flip=True, mixup=0.4, precision="float32")
+    other = Normalisation((0.1,), (0.6,))
+    fit(Watch(lambda _, x, __: shown.append(x)), recipe, teacher=teacher(Its(), normalisation=other, resolution=12))
+    pixels = shown[0] * 0.3 + 0.4
+    larger = nn.functional.interpolate(pixels, size=(12, 12), mode="bilinear", antialias=True)
+    assert torch.allclose(seen[0], (larger - 0.1) / 0.6, atol=1e-5)
+
+
+def test_with_a_teacher_resumed_is_uninterrupted_and_another_one_is_refused(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=3, batch_size=8, crop=1, ema=0.5)
+    straight, resumed, path = small(), small(seed=1), tmp_path / "c.pt"
+    expected = fit(straight, recipe, teacher=teacher(small(seed=5)))
+    fit(small(), recipe, teacher=teacher(small(seed=5)), checkpoint=path, until=2)
+    for change in ({"teacher": teacher(small(seed=6), sha256="b")}, {"teacher": teacher(small(seed=5), share=0.5)}, {}):
+        with pytest.raises(
+            InputError, match=r"c.pt: teacher is \{'sha256': 'a', .*, but must be .* as in this training"
+        ):
+            fit(small(), recipe, checkpoint=path, **change)
+    assert timeless(fit(resumed, recipe, teacher=teacher(small(seed=5)), checkpoint=path)) == timeless(expected)
+    assert same(copied(resumed), copied(straight))
 
 
 def test_the_callers_generators_are_left_alone(tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ classifier."""
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help=rule)
     rule = "to start from: imagenet, a .pth or .safetensors file, or a retrain folder (default: the study's)"
     parser.add_argument("--weights", type=weights, metavar="FROM", help=rule)
+    rule = "folder of an earlier retraining, whose network is distilled (default: the study's)"
+    parser.add_argument("--teacher", metavar="FOLDER", help=rule)
     parser.add_argument("--device", metavar="NAME", help="cuda, mps or cpu (default: that of the search)")
     _add_data_root(parser)
     _add_set(parser, "retrain.recipe.lr=0.03")

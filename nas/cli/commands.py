@@ -218,6 +218,7 @@ def _retrain(options: argparse.Namespace) -> None:
             device=options.device,
             data_root=options.data_root,
             weights=options.weights,
+            teacher=options.teacher,
             on_epoch=watch.epoch if leads() else None,
         )
     if not leads():
@@ -228,6 +229,7 @@ def _retrain(options: argparse.Namespace) -> None:
     result = done.result
     start = result.get("weights")
     origin = f"from {start['source']}, " if start else ""
+    origin += f"taught by {result['teacher']}, " if result.get("teacher") else ""
     print(
         f"{result['id']}: test accuracy {result['test_accuracy']:.4f} with {result['params']:,} params and "
         f"{result['macs']:,} MACs ({result['recipe']['epochs']} epochs on {result['data']['trained_on']}, {origin}"

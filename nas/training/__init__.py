@@ -8,6 +8,7 @@ from nas.training.parallel import Group, leads, together
 from nas.training.recipe import PUBLISHED, Recipe, learning_rate
 from nas.training.stages import Stage
 from nas.training.step import pick_device
+from nas.training.teacher import Teacher
 
 __all__ = [
     "PUBLISHED",
@@ -17,6 +18,7 @@ __all__ = [
     "Normalisation",
     "Recipe",
     "Stage",
+    "Teacher",
     "as_many_threads",
     "evaluate",
     "leads",

@@ -27,6 +27,7 @@ from nas.training.parallel import Group
 from nas.training.recipe import Recipe, learning_rate
 from nas.training.stages import Loaded, Stage
 from nas.training.step import Average, autocast, fast, layout, optimiser, precision
+from nas.training.teacher import Lessons, Teacher
 
 _CHECK_EVERY = 50
 _ON_CPU = ("float32", "bfloat16")
@@ -38,7 +39,7 @@ class Epoch:
     """A point of the learning curve. `epoch` counts from 1; `lr` is that of its last step; accuracies are fractions.
 
     Training loss and accuracy are means over the epoch's augmented images while the weights change; losses are
-    cross-entropies, the training loss with the label smoothing. `seconds`: wall time with the validation.
+    cross-entropies with the labels, the training loss with their smoothing. `seconds`: wall time with the validation.
     """
 
     epoch: int
@@ -63,6 +64,7 @@ def train(
     normalisation: Normalisation,
     resolution: int,
     before: Sequence[Stage] = (),
+    teacher: Teacher | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
@@ -78,7 +80,8 @@ def train(
     weights, after every `every` epochs and after `until`; `on_epoch` is called when the epoch's checkpoint is written.
 
     `images` and `resolution` are of all epochs, or of those behind the stages in `before`; validation images are seen
-    at the resolution of their epoch. The schedule counts in epochs, however many images they have.
+    at the resolution of their epoch. The schedule counts in epochs, however many images they have. A `teacher` moves to
+    `device`, and stays as it is.
 
     `checkpoint` is written at the start and after every epoch, and stays. Killed anywhere, or stopped by `until`, and
     called again with the same arguments, a training ends on the CPU, with as many threads and the same kernels (see
@@ -100,7 +103,7 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     stages = [*before, Stage(recipe.epochs, images, resolution)]
-    run = _Run(network, stages, validation, recipe, normalisation, seed, device, group or Group())
+    run = _Run(network, stages, validation, recipe, normalisation, teacher, seed, device, group or Group())
     if checkpoint is not None and not (checkpoint.exists() and run.restore(checkpoint)):
         run.save(checkpoint)
     # One that sees no checkpoint, or an older one, would train other epochs than the first.
@@ -129,6 +132,7 @@ class _Run:
         validation: Images | None,
         recipe: Recipe,
         normalisation: Normalisation,
+        teacher: Teacher | None,
         seed: int,
         device: torch.device,
         group: Group,
@@ -143,6 +147,8 @@ class _Run:
         self.stages, self.validation, self.normalisation = stages, validation, normalisation
         self.recipe, self.seed, self.device, self.group = recipe, seed, device, group
         self.network = network.to(device).to(memory_format=layout(recipe))
+        self.teacher = teacher
+        self.lessons = None if teacher is None else Lessons(teacher, normalisation, device, layout(recipe))
         self.loaded: Loaded | None = None
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = optimiser(self.parameters, recipe)
@@ -165,6 +171,7 @@ class _Run:
             "normalisation": [list(self.normalisation.mean), list(self.normalisation.std)],
             **self.stages[index].about(),
             **({"earlier stages": stages} if stages else {}),
+            **({"teacher": self.teacher.about()} if self.teacher else {}),
         }
 
     def _stage(self, number: int) -> int:
@@ -201,8 +208,11 @@ class _Run:
                 x, targets = mixed(*batches.augmented(draws, *self.group.part(first, last)))
                 with autocast(self.device, self.precision):
                     logits = self.parallel(x)
+                    taught = None if self.lessons is None else self.lessons.logits(x)
                 loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
                 total += _counted(loss, logits, targets)
+                if self.lessons is not None and taught is not None:
+                    loss = self.lessons.loss(loss, logits, taught)
                 if self.device.type == "cpu" or (index + 1) % _CHECK_EVERY == 0 or index + 1 == steps:
                     _check(total[0], f"the loss, in epoch {number} at step {index + 1} of {steps}", lr)
                 self._update(loss * (len(x) * self.group.size / (last - first)), step, lr)
