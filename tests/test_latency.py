@@ -419,7 +419,8 @@ def study(tmp_path: Path, **changes: Any) -> Path:
 def searched(file: Path, folder: Path, calls: Path, kind: type[fakes.Tabular] = fakes.Tabular) -> Run:
     run = Run.create(folder, StudyConfig.load(file))
     if not run.latency_file.exists():
-        run.latency_file.write_text(json.dumps(latency_of(toy(), bench(run.config.latency.runtime)).to_dict()))
+        source = open_source(run.config.latency.runtime, 1, lambda what, done, total: None)
+        run.latency_file.write_text(json.dumps(latency_of(toy(), source).to_dict()))
     return fakes.search(file, folder, kind(calls))
 
 
@@ -650,6 +651,13 @@ def test_the_reference_stays_what_it_is() -> None:
 # Another device
 
 
+def latency_and_table(manifest: dict[str, Any]) -> Table:
+    """What a device says of the whole toy space, in a unit of 1 ms."""
+    source = bench()
+    latency_of(toy(), source)
+    return replace(source.table, manifest=manifest)
+
+
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
@@ -685,6 +693,54 @@ def test_a_device_by_files(home: Path) -> None:
         latency_of(toy(), open_source("phone", 1, lambda what, done, total: None))
     with pytest.raises(InputError, match="runtime phone: threads is 2, but must be 1, as it was timed"):
         open_source("phone", 2, lambda what, done, total: None)
+
+
+def test_whole_networks_alone_can_be_planned(home: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    networks = list(toy().enumerate())[:2]
+    assert plan(networks, home / "plan")["files"] == 3, "and the reference"
+    jobs = json.loads((home / "plan/plan.json").read_text())["jobs"]
+    assert [(job["part"], job["name"]) for job in jobs[1:]] == [("networks", each.id) for each in networks]
+
+
+@pytest.mark.usefixtures("known", "quiet_optuna")
+def test_the_front_as_it_was_timed_on_a_device(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The space first, then, once the search is over, its front; the second table is added to the first."""
+    told: list[Any] = []
+    manifest = {"reference": REFERENCE.id, "threads": 1, "hardware": {"processor": "x", "memory": 8}}
+    whole_space = latency_and_table(manifest)
+    (home / "table.json").write_text(json.dumps(whole_space.to_dict()))
+    file = import_table(home / "table.json", "phone")
+    run = searched(study(home, latency={"runtime": "phone"}), home / "run", home / "calls")
+    missing = run.front()["id"].tolist()
+    whole_space.networks = {name: x for name, x in whole_space.networks.items() if name not in missing}
+    file.write_text(json.dumps(whole_space.to_dict()))
+    measure_front(run, lambda *about: told.append(about))
+    front = run.front()
+    assert front["measured_ms"].isna().tolist() == front["id"].isin(missing).tolist() and not told
+    assert missing and f"{len(missing)} of its front were not timed on phone: nas latency plan" in caplog.text
+    networks = {name: Timing(3.0, 2.9, 3.1, 9) for name in missing}
+    later = Table({**manifest, "hardware": {"processor": "x", "memory": 4}}, 2.0, networks=networks)
+    (home / "table.json").write_text(json.dumps(later.to_dict()))
+    import_table(home / "table.json", "phone")
+    measure_front(run, lambda *about: told.append(about))
+    front = run.front().set_index("id")
+    assert front["measured_ms"].notna().all() and front.loc[missing, "measured_ms"].tolist() == [6.0] * len(missing)
+    other = Table({**manifest, "hardware": {"processor": "y"}}, 2.0, networks=networks)
+    (home / "table.json").write_text(json.dumps(other.to_dict()))
+    with pytest.raises(
+        InputError, match="has whole networks alone, and processor y, other than phone had: time its sp"
+    ):
+        import_table(home / "table.json", "phone")
+
+
+def test_tables_of_one_machine_in_the_smaller_unit() -> None:
+    one = Table({}, 2.0, (1.9, 2.1), layers={"a": Timing(1, 1, 1, 9), "b": Timing(2, 2, 2, 9)}, refused={"c": "why"})
+    other = Table({"new": 1}, 1.0, (1.0, 1.0), layers={"b": Timing(5, 5, 5, 9)}, params={"b": 7})
+    for both in (one.joined(other), other.joined(one)):
+        assert (both.reference_ms, both.reference_interval_ms) == (1.0, (1.0, 1.0))
+        assert both.layers["a"].ratio == 2 and both.refused == {"c": "why"} and both.params == {"b": 7}
+    assert one.joined(other).layers["b"].ratio == 5 and other.joined(one).layers["b"].ratio == 4
 
 
 @pytest.mark.usefixtures("quiet_optuna")

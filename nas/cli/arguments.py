@@ -230,8 +230,8 @@ timed in turn, so that a busy machine changes little."""
     take = ways.add_parser("import", help="keep the table that the script wrote as a runtime by name")
     take.add_argument("table", metavar="TABLE", help="the script's table.json")
     take.add_argument("--name", required=True, metavar="NAME", help="for latency.runtime of a study")
-    for way in (write, check):
-        _add_the_space(way)
+    _add_the_space(write, "a search space (YAML), or the folder of a run: the whole networks of its front")
+    _add_the_space(check)
     runtimes = "onnxruntime, onnxruntime-int8, executorch, eager, cuda"
     check.add_argument("--runtime", default="onnxruntime", metavar="NAME", help=f"{runtimes} (default onnxruntime)")
     check.add_argument("--threads", type=positive, default=1, metavar="N", help="of one inference (default 1)")
@@ -244,8 +244,8 @@ timed in turn, so that a busy machine changes little."""
         _add_json(way)
 
 
-def _add_the_space(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("space", metavar="SPACE", help="a search space (YAML)")
+def _add_the_space(parser: argparse.ArgumentParser, rule: str = "a search space (YAML)") -> None:
+    parser.add_argument("space", metavar="SPACE", help=rule)
     parser.add_argument("--classes", type=positive, metavar="N", help="of the images (default: those of SPACE)")
     parser.add_argument("--channels", type=positive, metavar="N", help="of the images (default: those of SPACE)")
 

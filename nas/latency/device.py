@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,19 @@ from nas.trace import trace_layer
 _SCRIPT = Path(__file__).with_name("time_models.py")
 
 
-def plan(space: Space, folder: Path) -> dict[str, Any]:
-    """Writes all that must be timed for a space as ONNX files, plan.json, and time_models.py with measure.py.
+def plan(what: Space | Sequence[Architecture], folder: Path) -> dict[str, Any]:
+    """Writes all that must be timed as ONNX files, plan.json, and time_models.py with measure.py.
 
+    That is the layers of a space and some of its members, or whole networks alone, such as those of a front.
     Returns {"files": n, "bytes": n}. Raises InputError if the folder has something else in it.
     """
     needed()
     if folder.exists() and not (folder / "plan.json").is_file() and any(folder.iterdir()):
         raise refuse("--out", str(folder), "a new folder, or one of an earlier plan")
-    layers = distinct_layers(space)
+    if isinstance(what, Space):
+        layers, networks = distinct_layers(what), members(what, CALIBRATION, "calibration")
+    else:
+        layers, networks = [], list(what)
     jobs: list[dict[str, Any]] = []
     size = 0
 
@@ -54,13 +58,13 @@ def plan(space: Space, folder: Path) -> dict[str, Any]:
     for layer in layers:
         module, shape = framed(layer)
         write("layers", layer_name(layer), module, shape, trace_layer(layer).params)
-    for network in members(space, CALIBRATION, "calibration"):
+    for network in networks:
         write("networks", network.id, *whole(network))
     efforts = {"frames": LAYERS, "layers": LAYERS, "networks": NETWORKS}
     plain = {part: astuple(effort) for part, effort in efforts.items()}
     write_text(folder / "time_models.py", _SCRIPT.read_text(encoding="utf-8"))
     write_text(folder / "measure.py", Path(str(measure.__file__)).read_text(encoding="utf-8"))
-    write_json(folder / "plan.json", {"space": space.name, "reference": REFERENCE.id, "effort": plain, "jobs": jobs})
+    write_json(folder / "plan.json", {"reference": REFERENCE.id, "effort": plain, "jobs": jobs})
     return {"files": len(jobs), "bytes": size}
 
 

@@ -16,7 +16,7 @@ from nas.latency.executorch import EXECUTORCH
 from nas.latency.onnx import INT8, ONNXRUNTIME
 from nas.latency.probe import REFERENCE
 from nas.latency.runtime import Runtime
-from nas.latency.table import Bench, Progress, Table
+from nas.latency.table import Bench, Progress, Table, machine_of
 
 RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": ONNXRUNTIME,
@@ -61,7 +61,8 @@ def open_source(name: str, threads: int, on_progress: Progress) -> Bench | Devic
 def import_table(file: Path, name: str) -> Path:
     """Keeps a table that time_models.py wrote as the runtime `name`. Raises InputError if it is none.
 
-    It need not be whole: a space of which something was not timed is refused where it is wanted.
+    It need not be whole: a space of which something was not timed is refused where it is wanted. It is added to what
+    the same machine, threads and packages took before under this name, or stands in its place.
     """
     if name in RUNTIMES:
         raise refuse("--name", name, "another one: it is a runtime of this machine")
@@ -78,5 +79,18 @@ def import_table(file: Path, name: str) -> Path:
         raise refuse(f"{file}: manifest.reference", table.manifest.get("reference"), f"{REFERENCE.id}: plan again")
     if not 0 < table.reference_ms < math.inf:
         raise refuse(f"{file}: reference_ms", table.reference_ms, "more than 0")
-    write_json(device_file(name), table.to_dict())
-    return device_file(name)
+    kept = device_file(name)
+    if kept.exists():
+        table = _added(Table.of(json.loads(kept.read_text(encoding="utf-8")), str(kept)), table, file, name)
+    write_json(kept, table.to_dict())
+    return kept
+
+
+def _added(before: Table, new: Table, file: Path, name: str) -> Table:
+    there, here = ({**machine_of(table.manifest), "threads": table.manifest.get("threads")} for table in (before, new))
+    if there == here:
+        return before.joined(new)
+    if not new.layers and before.layers:
+        other = ", ".join(f"{key} {here.get(key)}" for key in {**there, **here} if there.get(key) != here.get(key))
+        raise InputError(f"{file}: has whole networks alone, and {other}, other than {name} had: time its space again")
+    return new

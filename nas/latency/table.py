@@ -71,6 +71,22 @@ class Table:
             self.reference_ms, self.reference_interval_ms = found.unit * 1e3, found.interval_ms
         return found.models
 
+    def joined(self, other: Table) -> Table:
+        """With what another table of the same machine has, which counts where both have it; in the smaller unit."""
+        both = self, other
+        finer = min(both, key=lambda table: table.reference_ms)
+        layers, frames, networks = (
+            {
+                name: rebased(timing, table.reference_ms / finer.reference_ms)
+                for table in both
+                for name, timing in getattr(table, part).items()
+            }
+            for part in ("layers", "frames", "networks")
+        )
+        params, refused = self.params | other.params, self.refused | other.refused
+        unit = finer.reference_ms, finer.reference_interval_ms
+        return Table(other.manifest, *unit, layers, frames, networks, params, refused)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -218,6 +234,13 @@ class Bench:
         if self.file is not None:
             with suppress(OSError):  # it is a convenience: a disk that is full or read-only must not stop anyone
                 write_json(self.file, self.table.to_dict())
+
+
+def machine_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What times depend on: not the memory or the system, which change with an update."""
+    hardware = manifest.get("hardware", {})
+    lasting = {name: value for name, value in hardware.items() if name in {"processor", "cores", "gpu"}}
+    return {**lasting, **manifest.get("packages", {})}
 
 
 def manifest(name: str, runtime: Runtime, threads: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from nas.config import LatencyConfig
 from nas.files import write_json
 from nas.inputs import InputError
 from nas.latency import Bench, in_int8, open_source
-from nas.latency.table import Progress
+from nas.latency.table import Progress, machine_of
 from nas.run import Run
 
 logger = logging.getLogger("nas")
@@ -22,8 +22,8 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     """Writes measured.json: the whole networks of the front, those that were measured before as they are.
 
     Where the study wants int8, their times in it, too, with int8_ in front of their names. On another device nothing
-    can be measured from here, and what another machine than that of the predictions takes does not belong beside them:
-    then it writes nothing.
+    can be measured from here: what was timed there is taken. What another machine than that of the predictions takes
+    does not belong beside them: then it writes nothing.
     """
     assert run.config.latency is not None
     front, known = run.front(), run.measured()
@@ -37,15 +37,20 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     found: dict[str, dict[str, float]] = {member.id: {} for member in new}
     for prefix, runtime in runtimes.items():
         source = open_source(runtime, run.config.latency.threads, on_progress)
-        if not isinstance(source, Bench):
-            return
         if other := _other_machine(run, source.manifest):
             logger.warning("%s: its front is not measured here: its latencies are predicted for %s", run.folder, other)
             return
-        on_progress("members of the front" + " in int8" * bool(prefix), 0, len(new))
-        for member, timing in zip(new, source.again(new), strict=True):
-            found[member.id] |= {f"{prefix}{name}": value for name, value in source.table.ms(timing).items()}
-    write_json(run.measured_file, known | found)
+        if isinstance(source, Bench):
+            on_progress("members of the front" + " in int8" * bool(prefix), 0, len(new))
+            timings = dict(zip(found, source.again(new), strict=True))
+        else:
+            timings = {name: source.table.networks[name] for name in found if name in source.table.networks}
+            if missing := len(found) - len(timings):
+                todo = f"nas latency plan {run.folder} --out DIR, time and import that, search again"
+                logger.warning("%s: %d of its front were not timed on %s: %s", run.folder, missing, source.name, todo)
+        for name, timing in timings.items():
+            found[name] |= {f"{prefix}{key}": value for key, value in source.table.ms(timing).items()}
+    write_json(run.measured_file, known | {name: ms for name, ms in found.items() if ms})
 
 
 def measure_places(
@@ -59,7 +64,7 @@ def measure_places(
     Raises InputError if a place is neither, a run has nothing yet, the runs say different things, or the runtime cannot
     run a network.
     """
-    found = [(str(place), *_members(Path(place))) for place in places]
+    found = [(str(place), *members_of(Path(place))) for place in places]
     said = {run.config.latency for _, _, run in found if run is not None and run.config.latency is not None}
     runtime = runtime or _agreed("--runtime", [each.runtime for each in said], LatencyConfig().runtime)
     threads = threads or _agreed("--threads", [each.threads for each in said], LatencyConfig().threads)
@@ -85,18 +90,11 @@ def measure_places(
 def _other_machine(run: Run, manifest: dict[str, Any]) -> str | None:
     """The processor and packages that a run predicts latencies for, or None where a manifest has the same."""
     assert run.latency is not None
-    there, here = _machine(run.latency.manifest), _machine(manifest)
+    there, here = machine_of(run.latency.manifest), machine_of(manifest)
     return None if there == here else ", ".join(f"{name} {value}" for name, value in there.items())
 
 
-def _machine(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Of a manifest what times depend on: not the memory or the system, which change with an update."""
-    hardware = manifest.get("hardware", {})
-    lasting = {name: value for name, value in hardware.items() if name in {"processor", "cores", "gpu"}}
-    return {**lasting, **manifest.get("packages", {})}
-
-
-def _members(place: Path) -> tuple[list[Architecture], Run | None]:
+def members_of(place: Path) -> tuple[list[Architecture], Run | None]:
     """The network of a file or of a retraining's folder; or those of a run's front, and the run."""
     file = place / "architecture.yaml" if (place / "architecture.yaml").is_file() else place
     if file.suffix in {".yaml", ".yml"}:
