@@ -25,7 +25,7 @@ from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining, Rung, beg
 from nas.executors import EXECUTORS, Executor
 from nas.executors.executor import Deaths
 from nas.executors.pace import FLOOR_SECONDS, Pace
-from nas.executors.processes import Processes
+from nas.executors.processes import Processes, choose_gpu
 from nas.executors.ray import _work as ray_work
 from nas.inputs import InputError, damaged
 from nas.training import Diverged, Recipe
@@ -322,6 +322,25 @@ def test_what_a_short_training_computes_is_known_before() -> None:
 def test_processes_are_started_only_for_work(tmp_path: Path) -> None:
     with Processes(Tabular(tmp_path / "calls"), 64) as executor:
         assert isinstance(executor, Executor) and not executor.pool
+
+
+def test_workers_divide_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ends leaves its place to the next."""
+    with Processes(Mortal(tmp_path / "calls", at=(1,)), 3) as executor:
+        for number in range(3):
+            executor.submit(job(tmp_path, number, epochs=2))
+        assert [worker.place for worker in executor.pool] == [0, 1, 2]
+        for _ in range(3):
+            assert executor.wait()[1].failure is None
+        assert sorted(worker.place for worker in executor.pool) == [0, 1, 2]
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for count, wanted in ((0, []), (1, []), (2, [0, 1, 0])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        chosen.clear()
+        for place in range(3):
+            choose_gpu(place)
+        assert chosen == wanted
 
 
 # The short training itself

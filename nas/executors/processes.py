@@ -29,6 +29,7 @@ _LOOK_SECONDS = 5.0
 class _Worker:
     process: BaseProcess
     pipe: Connection
+    place: int
     job: Job | None = None
     seconds: float = 0.0  # that it has had the job
 
@@ -43,6 +44,8 @@ class _Worker:
 
 class Processes(Executor):
     """Up to `workers` spawned processes, started when they are needed, this process' threads divided among them.
+
+    Where there are several CUDA devices they are, too: `cuda` is to each worker the next of them.
 
     A job whose process dies, loses its GPU, or takes longer than its limit, is begun again on a new one, see `Deaths`.
     A worker whose driver dies ends at once, so that nobody else writes into the run that a new driver takes over.
@@ -127,11 +130,12 @@ class Processes(Executor):
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(self.evaluator, theirs, self.threads), daemon=True)
+        place = min(set(range(self.workers)) - {worker.place for worker in self.pool})
+        process = context.Process(target=_work, args=(self.evaluator, theirs, self.threads, place), daemon=True)
         with _interrupts_held():
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, place)
 
 
 @contextmanager
@@ -155,10 +159,17 @@ def _death(status: int | None) -> str:
     return f"its process ended with status {status}"
 
 
-def _work(evaluator: Evaluator, pipe: Connection, threads: int) -> None:
+def choose_gpu(place: int) -> None:
+    """Makes `cuda` another device in each of the processes that are side by side."""
+    if (count := torch.cuda.device_count()) > 1:
+        torch.cuda.set_device(place % count)
+
+
+def _work(evaluator: Evaluator, pipe: Connection, threads: int, place: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     end_with_parent()
     torch.set_num_threads(threads)
+    choose_gpu(place)
     parent = multiprocessing.parent_process()
     assert parent is not None
     while True:
