@@ -231,7 +231,7 @@ STUDIES = [
     study("study.yaml: proxy.recipe.optimiser is 'adam', but must be one of: ", proxy__recipe={"optimiser": "adam"}),
     study(
         "study.yaml: retrain is 3, but must be a mapping with the keys: average_flips, data, epochs, "
-        "progressive, recipe, weights",
+        "progressive, recipe, teacher, weights",
         retrain=3,
     ),
     study("study.yaml: retrain.recipe.lr is -1, but must be", retrain={"epochs": 1, "recipe": {"lr": -1}}),
