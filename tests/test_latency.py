@@ -740,6 +740,8 @@ def test_tables_of_one_machine_in_the_smaller_unit() -> None:
     for both in (one.joined(other), other.joined(one)):
         assert (both.reference_ms, both.reference_interval_ms) == (1.0, (1.0, 1.0))
         assert both.layers["a"].ratio == 2 and both.refused == {"c": "why"} and both.params == {"b": 7}
+    timed = Table({}, 1.0, layers={"c": Timing(1, 1, 1, 9)})
+    assert one.joined(timed).refused == {} and timed.joined(one).refused == {"c": "why"}, "the newer counts"
     assert one.joined(other).layers["b"].ratio == 5 and other.joined(one).layers["b"].ratio == 4
 
 

@@ -582,7 +582,7 @@ def test_a_teacher_sees_the_batch_in_its_own_normalisation_and_resolution() -> N
             return torch.zeros(len(x), 3)
 
     shown: list[Tensor] = []
-    recipe = Recipe(epochs=1, batch_size=22, crop=2, flip=True, mixup=0.4, precision="float32")
+    recipe = Recipe(epochs=1, batch_size=22, crop=2, flip=True, mixup=0.4, precision="bfloat16")
     other = Normalisation((0.1,), (0.6,))
     fit(Watch(lambda _, x, __: shown.append(x)), recipe, teacher=teacher(Its(), normalisation=other, resolution=12))
     pixels = shown[0] * 0.3 + 0.4

@@ -83,9 +83,9 @@ class Table:
             }
             for part in ("layers", "frames", "networks")
         )
-        params, refused = self.params | other.params, self.refused | other.refused
-        unit = finer.reference_ms, finer.reference_interval_ms
-        return Table(other.manifest, *unit, layers, frames, networks, params, refused)
+        still = {name: why for name, why in self.refused.items() if name not in {**other.layers, **other.networks}}
+        parts = layers, frames, networks, self.params | other.params, still | other.refused
+        return Table(other.manifest, finer.reference_ms, finer.reference_interval_ms, *parts)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

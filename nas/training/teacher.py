@@ -57,10 +57,11 @@ class Lessons:
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """Of a batch (batch, channels, resolution, resolution) as the network takes it."""
-        x = torch.addcmul(self._shift, x, self._scale)
-        if (side := x.shape[-1]) != self._teacher.resolution:
-            matrix = _resizing(side, self._teacher.resolution, x.device)
-            x = matrix @ x @ matrix.T
+        with torch.autocast(x.device.type, enabled=False):  # images as exact as the network's
+            x = torch.addcmul(self._shift, x, self._scale)
+            if (side := x.shape[-1]) != self._teacher.resolution:
+                matrix = _resizing(side, self._teacher.resolution, x.device)
+                x = matrix @ x @ matrix.T
         logits: Tensor = self._network(x)
         return logits
 
