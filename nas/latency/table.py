@@ -18,13 +18,13 @@ from nas.architecture import Architecture, Layer
 from nas.blocks import BLOCKS
 from nas.files import cache_folder, code_digest, write_json
 from nas.inputs import InputError
-from nas.latency.measure import Effort, RunOnce, Timing, Timings, measure, rebased
+from nas.latency.measure import Effort, RunOnce, Timing, Timings, doubted, measure
 from nas.latency.probe import REFERENCE, Shape, frame, framed, frames, whole
 from nas.latency.runtime import Runtime
 from nas.machine import hardware, version_of, versions
 from nas.trace import trace_layer
 
-LAYERS, NETWORKS = Effort(least=2, most=25), Effort(least=8, most=50, apart=2.0)
+LAYERS, NETWORKS = Effort(least=2, most=25), Effort(least=8, most=50, apart=5.0)
 """A network has many layers, whose errors cancel; and there are so many that their sittings are seconds apart."""
 _TOGETHER = 200
 """Models that are measured in one go, in turn: all are in memory."""
@@ -37,8 +37,8 @@ Progress = Callable[[str, int, int], Any]
 class Table:
     """Running times as multiples of the reference network's, by name; `reference_ms` is the unit.
 
-    It is the 2nd percentile of the reference's runs (see measure); `reference_interval_ms` goes from the 1st to the
-    median, which says how quiet the machine was.
+    It is the 5th percentile of the reference's runs (see measure) at the quietest time seen; `reference_interval_ms`
+    goes from the 1st to the median, which says how quiet the machine was then.
     """
 
     manifest: dict[str, Any]
@@ -58,26 +58,26 @@ class Table:
         return max(0.0, self.layers[layer_name(layer)].ratio - around.ratio) * self.reference_ms
 
     def ms(self, timing: Timing) -> dict[str, float]:
-        """A running time (see measure) in ms, and its 97 % interval."""
+        """A running time (see measure) in ms, and its 94 % interval."""
         unit = self.reference_ms
         return {"ms": timing.ratio * unit, "low_ms": timing.low * unit, "high_ms": timing.high * unit}
 
     def take(self, found: Timings) -> list[Timing]:
-        """What was found, all in the table's unit, which becomes smaller if the reference was seen to be faster."""
-        if not self.reference_ms or found.unit < self.reference_ms / 1e3:
-            factor = self.reference_ms / 1e3 / found.unit
+        """What was found. The least unit seen is kept; what was disturbed by it is no longer quiet."""
+        before, now = self.reference_ms, found.unit * 1e3
+        if not before or now < before:
             for part in (self.layers, self.frames, self.networks):
-                part |= {name: rebased(timing, factor) for name, timing in part.items()}
-            self.reference_ms, self.reference_interval_ms = found.unit * 1e3, found.interval_ms
+                part |= {name: doubted(timing, before, now) for name, timing in part.items()}
+            self.reference_ms, self.reference_interval_ms = now, found.interval_ms
         return found.models
 
     def joined(self, other: Table) -> Table:
-        """With what another table of the same machine has, which counts where both have it; in the smaller unit."""
+        """With what another table of the same machine has, which counts where both have it; with the smaller unit."""
         both = self, other
         finer = min(both, key=lambda table: table.reference_ms)
         layers, frames, networks = (
             {
-                name: rebased(timing, table.reference_ms / finer.reference_ms)
+                name: doubted(timing, table.reference_ms, finer.reference_ms)
                 for table in both
                 for name, timing in getattr(table, part).items()
             }
@@ -178,11 +178,8 @@ class Bench:
         timings: list[Timing] = []
         for start in range(0, len(architectures), _TOGETHER):
             some = architectures[start : start + _TOGETHER]
-            unit = self.table.reference_ms
-            found = self._timed([self.runtime.open(*whole(each), self.threads) for each in some], effort)
-            new = self.table.take(found)
-            factor = unit / self.table.reference_ms
-            timings = [rebased(each, factor) for each in timings] + new
+            models = [self.runtime.open(*whole(each), self.threads) for each in some]
+            timings += self.table.take(self._timed(models, effort))
         return timings
 
     def _measure(self, part: str, wanted: Mapping[str, Callable[[], tuple[nn.Module, Shape]]], effort: Effort) -> None:

@@ -67,7 +67,7 @@ def is_done(job: dict[str, Any], table: dict[str, Any]) -> bool:
 
 def time_some(folder: Path, plan: dict[str, Any], jobs: list[dict[str, Any]], table: dict[str, Any]) -> None:
     """Times some models of one part and puts them into the table; what the runtime refuses, with its reason."""
-    from measure import Effort, Timing, measure, rebased  # type: ignore[import-not-found]
+    from measure import Effort, Timing, doubted, measure  # type: ignore[import-not-found]
 
     threads = table["manifest"]["threads"]
     reference = ready(folder, next(job for job in plan["jobs"] if job["part"] == "reference"), threads)
@@ -84,9 +84,7 @@ def time_some(folder: Path, plan: dict[str, Any], jobs: list[dict[str, Any]], ta
     found = measure(list(models.values()), reference, effort, threads == 1, unit)
     if found.unit < unit:
         for part in ("layers", "frames", "networks"):
-            table[part] = {
-                name: rebased(Timing(**old), unit / found.unit).__dict__ for name, old in table[part].items()
-            }
+            table[part] = {name: doubted(Timing(**old), unit, found.unit).__dict__ for name, old in table[part].items()}
         table["reference_ms"], table["reference_interval_ms"] = found.unit * 1e3, list(found.interval_ms)
     for job in jobs:
         if job["part"] == "layers":

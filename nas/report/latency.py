@@ -29,7 +29,7 @@ def validation_text(facts: dict[str, Any]) -> str:
 
 
 def measured_text(facts: dict[str, Any]) -> str:
-    """Of `nas.study.measuring.measure_places`: ms and their 97 % interval, and what was predicted, if it was."""
+    """Of `nas.study.measuring.measure_places`: ms and their 94 % interval, and what was predicted, if it was."""
     networks = facts["networks"]
     predicted = any(each["predicted_ms"] is not None for each in networks)
     several = len({each["place"] for each in networks}) > 1
