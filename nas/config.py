@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +16,7 @@ from nas.costs import COSTS
 from nas.data import DATASETS, DataConfig
 from nas.evaluation import Rung
 from nas.executors import check_executor
+from nas.files import FOLDER_NAME, is_folder_name
 from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
 from nas.latency import LATENCY, check_int8, check_runtime
 from nas.samplers import check_sampler
@@ -32,8 +32,8 @@ _Share = Annotated[float, Gt(0), Le(1)]
 
 
 def _folder_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value):
-        raise ValueError("the name of a folder: at most 80 letters, digits and . _ -, the first a letter or digit")
+    if not is_folder_name(value):
+        raise ValueError(FOLDER_NAME)
     return value
 
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 _STALE_SECONDS = 3600
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+FOLDER_NAME = "the name of a folder: at most 80 letters, digits and . _ -, the first a letter or digit"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -32,6 +33,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_folder_name(value: str) -> bool:
+    """As `FOLDER_NAME` says: it cannot leave the folder it is meant for."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value) is not None
 
 
 def write_text(path: Path, text: str) -> None:

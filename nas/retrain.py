@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from nas.costs import costs
 from nas.data import DataConfig, Splits
 from nas.data import load as load_data
 from nas.data.splits import Images
-from nas.files import sweep, write_json, write_text, write_whole
+from nas.files import FOLDER_NAME, is_folder_name, sweep, write_json, write_text, write_whole
 from nas.inputs import InputError, damaged, first_line, is_out_of_memory, refuse
 from nas.machine import hardware, versions
 from nas.network import Network, build
@@ -63,6 +63,7 @@ def retrain(
     data_root: str | None = None,
     weights: Path | str | None = None,
     teacher: Path | str | None = None,
+    name: str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Retrained:
     """Trains a candidate (`pick`: knee, best or an id) as the study's `retrain` section says; goes on where it was.
@@ -74,11 +75,14 @@ def retrain(
     `load_weights`), by default those that the study's `retrain.weights` names. `teacher`, the folder of an earlier
     retraining, is distilled instead of the one that its `retrain.teacher` names.
 
-    The folder gets architecture.yaml, weights.safetensors, curve.csv, README.md (its card) and result.json; one that
-    has a result.json is finished and is returned as it is. Raises InputError for a candidate that is not there, for
-    weights or a teacher that do not fit it, or a folder that was begun with another recipe, data, weights or teacher or
-    is being trained by another process, or if the loss is not finite or the memory too small.
+    The folder, retrain/ID-`name` in the run (without one, named after epochs, seed, weights and teacher), gets
+    architecture.yaml, weights.safetensors, curve.csv, README.md (its card) and result.json; one that has a result.json
+    is finished and is returned as it is. Raises InputError for a candidate that is not there, for weights or a teacher
+    that do not fit it, for a name that is none, or a folder that was begun with another recipe, data, seed, weights or
+    teacher or is being trained by another process, or if the loss is not finite or the memory too small.
     """
+    if name is not None and not is_folder_name(name):
+        raise refuse("name", name, FOLDER_NAME)
     architecture = Architecture.load(pick) if pick.endswith(".yaml") else run.pick(pick)[0]
     recipe, config = run.config.retrain_recipe(epochs), run.config.retrain
     assert config is not None, "or there is no recipe"
@@ -92,6 +96,7 @@ def retrain(
             recipe=recipe,
             data=run.config.data if data_root is None else run.config.data.model_copy(update={"root": data_root}),
             config=config,
+            label=name,
             seed=seed,
             device=str(place),
             start=None if start is None else load_weights(network, start),
@@ -112,6 +117,18 @@ def retrain(
                 raise InputError(f"{folder}: out of memory ({first_line(error)}); {rule}") from None
 
 
+_BEGUN = ("checkpoint.pt", "result.json")
+_AGAIN = "move the folder away or choose another --name to train again"
+
+
+def _weights(sha256: str | None) -> str:
+    return f"weights of SHA-256 {sha256}" if sha256 else "weights that its seed draws"
+
+
+def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, part in sections.items() for name, value in part.items()}
+
+
 @dataclass(frozen=True)
 class _Training:
     """All that a full training depends on."""
@@ -120,6 +137,7 @@ class _Training:
     recipe: Recipe
     data: DataConfig
     config: RetrainConfig
+    label: str | None
     seed: int
     device: str
     start: Start | None
@@ -129,6 +147,8 @@ class _Training:
 
     @property
     def name(self) -> str:
+        if self.label is not None:
+            return f"{self.architecture.id}-{self.label}"
         name = f"{self.architecture.id}-epochs{self.recipe.epochs}-seed{self.seed}"
         if self.start is not None:
             name += f"-from-{slug(self.start.source) or self.start.sha256}"
@@ -252,20 +272,15 @@ class _Training:
 
         Raises InputError if the folder was begun with other weights: its name has only the last name of their source.
         """
-        if self.start is None:
-            return
-        file = folder / "start.json"
-        if not file.exists():
-            write_json(file, {"source": self.start.source, "sha256": self.start.sha256})
+        file, here = folder / "start.json", None if self.start is None else self.start.sha256
+        if self.start is not None and not any((folder / name).exists() for name in (file.name, *_BEGUN)):
+            write_json(file, {"source": self.start.source, "sha256": here})
         try:
-            before = json.loads(file.read_text(encoding="utf-8"))["sha256"]
+            before = json.loads(file.read_text(encoding="utf-8"))["sha256"] if file.exists() else None
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
-            raise InputError(f"{file}: is damaged; move the folder away to train again") from None
-        if before != self.start.sha256:
-            raise InputError(
-                f"{folder}: was begun with other weights, of SHA-256 {before}; those of {self.start.source} have "
-                f"{self.start.sha256}; move the folder away to train again"
-            )
+            raise InputError(f"{file}: is damaged; {_AGAIN}") from None
+        if before != here:
+            raise InputError(f"{folder}: was begun with {_weights(before)}, not with {_weights(here)}; {_AGAIN}")
 
     def _tested(self, folder: Path, splits: Splits, images: int, seconds: float) -> dict[str, Any]:
         """The result. What is tested is the network that `load` gives, so the accuracy is that of the files."""
@@ -301,17 +316,15 @@ class _Training:
 
     def _result(self, folder: Path) -> dict[str, Any]:
         """The result that is there. Raises InputError if it is damaged or of another training."""
-        file = folder / "result.json"
+        file, now = folder / "result.json", self.settings()
         try:
             # Earlier versions had no section `training`.
             result: dict[str, Any] = {"training": {}} | json.loads(file.read_text(encoding="utf-8"))
-            for section, now in self.settings().items():
-                for name, value in now.items():
-                    if (before := result[section].get(name, value)) != value:
-                        raise InputError(
-                            f"{folder}: was trained with {section}.{name} {json.dumps(before)}, which is "
-                            f"{json.dumps(value)} now; move the folder away to train again"
-                        )
+            there = {"seed": result["seed"], **_flat({section: result[section] for section in now})}
+            for name, value in {"seed": self.seed, **_flat(now)}.items():
+                if (before := there.get(name, value)) != value:
+                    was, is_ = json.dumps(before), json.dumps(value)
+                    raise InputError(f"{folder}: was trained with {name} {was}, which is {is_} now; {_AGAIN}")
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError):
             raise InputError(f"{file}: is damaged; delete it to train again") from None
         for name in ("checkpoint.pt", "threads.json"):

@@ -325,7 +325,9 @@ def test_other_weights_are_refused(v2: Run, started: Retrained, tmp_path: Path, 
             retrain(run, on_epoch=Stopped(1))
     other = torchvisions(tmp_path / "v2.pth", seed=1)
     before = {path: path.read_bytes() for path in (run.folder / "retrain").rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"from-v2: was begun with other weights, of SHA-256 \w{64}; those of") as e:
+    with pytest.raises(
+        InputError, match=r"from-v2: was begun with weights of SHA-256 \w{64}, not with weights of S"
+    ) as e:
         retrain(run, weights=other)
     assert "\n" not in str(e.value) and started.result["weights"]["sha256"] in str(e.value)
     assert before == {path: path.read_bytes() for path in (run.folder / "retrain").rglob("*") if path.is_file()}
@@ -337,7 +339,7 @@ def test_a_damaged_start_is_one_line(v2: Run, started: Retrained, tmp_path: Path
     shutil.copytree(v2.folder, tmp_path / "run")
     for content in ("", "[]", "{}"):
         (tmp_path / "run/retrain" / started.folder.name / "start.json").write_text(content)
-        with pytest.raises(InputError, match=r"start\.json: is damaged; move the folder away to train again"):
+        with pytest.raises(InputError, match=r"start\.json: is damaged; move the folder away or"):
             retrain(Run.open(tmp_path / "run"))
 
 
@@ -433,6 +435,37 @@ def test_overrides_stand_in_place_of_the_section_and_are_not_written_down(studie
     result = retrain(Run.open(run.folder, ["retrain.epochs=1", "retrain.recipe.lr=0.01"]), "best", device="cpu").result
     assert (result["recipe"]["epochs"], result["recipe"]["lr"], result["recipe"]["ema"]) == (1, 0.01, 0.9)
     assert run.study_file.read_bytes() == before
+
+
+def test_a_name_keeps_trainings_of_one_network_apart(done: Retrained, studied: Path, tmp_path: Path) -> None:
+    run = copy(studied, tmp_path)
+    changed = Run.open(run.folder, ["retrain.recipe.lr=0.01"])
+    slow = retrain(changed, "best", epochs=1, name="slow", device="cpu")
+    assert slow.folder.name == f"{done.result['id']}-slow" and slow.result["recipe"]["lr"] == 0.01
+    assert retrain(changed, "best", epochs=1, name="slow", device="cpu").result == slow.result
+    again = "move the folder away or choose another --name to train again"
+    for what, says in (
+        ({"epochs": 2}, "was trained with recipe.epochs 1, which is 2 now"),
+        ({"epochs": 1, "seed": 1}, "was trained with seed 0, which is 1 now"),
+        ({"epochs": 1, "weights": done.folder}, "was begun with weights that its seed draws, not with weights of SHA-"),
+    ):
+        with pytest.raises(InputError, match=f"{says}.*{again}$"):
+            retrain(changed, "best", name="slow", device="cpu", **what)  # type: ignore[arg-type]
+    for name in ("..", "a/b", ""):
+        with pytest.raises(InputError, match=f"name is {re.escape(repr(name))}, but must be the name of a folder: at"):
+            retrain(changed, "best", epochs=1, name=name, device="cpu")
+
+
+@pytest.mark.parametrize("first", ["drawn", "loaded"])
+def test_a_training_begun_from_other_weights_is_not_gone_on_with(
+    done: Retrained, studied: Path, tmp_path: Path, first: str
+) -> None:
+    ways = {"drawn": {}, "loaded": {"weights": done.folder}}
+    run = copy(studied, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        retrain(run, "best", name="x", device="cpu", on_epoch=Stopped(1), **ways.pop(first))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"-x: was begun with weights .*, not with weights "):
+        retrain(run, "best", name="x", device="cpu", **ways.popitem()[1])  # type: ignore[arg-type]
 
 
 def test_one_training_at_a_time(done: Retrained, studied: Path) -> None:

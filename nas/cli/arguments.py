@@ -186,6 +186,8 @@ classifier."""
     parser.add_argument("--weights", type=weights, metavar="FROM", help=rule)
     rule = "folder of an earlier retraining, whose network is distilled (default: the study's)"
     parser.add_argument("--teacher", metavar="FOLDER", help=rule)
+    rule = "its folder is retrain/ID-NAME: several recipes side by side"
+    parser.add_argument("--name", metavar="NAME", help=rule)
     parser.add_argument("--device", metavar="NAME", help="cuda, mps or cpu (default: that of the search)")
     _add_data_root(parser)
     _add_set(parser, "retrain.recipe.lr=0.03")

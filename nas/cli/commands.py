@@ -219,6 +219,7 @@ def _retrain(options: argparse.Namespace) -> None:
             data_root=options.data_root,
             weights=options.weights,
             teacher=options.teacher,
+            name=options.name,
             on_epoch=watch.epoch if leads() else None,
         )
     if not leads():
