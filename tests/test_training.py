@@ -254,7 +254,7 @@ def test_average_of_weights_and_statistics(tmp_path: Path) -> None:
         floats = {k: decay * average[k] + (1 - decay) * v for k, v in state.items() if v.is_floating_point()}
         average = {**state, **floats}
     # The forward pass of a training step changes BN's statistics after the hook, as the step does the weights.
-    for name, value in network.state_dict().items():
+    for name, value in saved(path)["average"].items():
         torch.testing.assert_close(value, average[name], msg=name)
     assert not torch.equal(states[-1]["0.weight"], average["0.weight"])
 
@@ -268,7 +268,9 @@ def test_afterwards_the_network_holds_the_average_in_eval_mode(tmp_path: Path) -
     curve = fit(network, Recipe(epochs=2, ema=0.9), checkpoint=tmp_path / "c.pt", validation=validation)
     state = saved(tmp_path / "c.pt")
     assert not any(module.training for module in network.modules())
-    assert same(dict(network.state_dict()), dict(state["average"]))
+    average = small()
+    average.load_state_dict(state["average"])
+    assert same(dict(network.named_parameters()), dict(average.named_parameters()))
     assert not same(dict(state["average"]), dict(state["model"]))
     accuracy, loss = evaluate(network, validation, normalisation=GREY, resolution=8)
     assert (curve[-1].validation_accuracy, curve[-1].validation_loss) == (accuracy, pytest.approx(loss))
@@ -282,7 +284,11 @@ def test_precision_and_layout(pays: bool, automatic: torch.dtype, monkeypatch: p
     for precision, last in (("auto", True), ("bfloat16", False)):
         network = small(channels=3)
         network[0].register_forward_hook(
-            lambda _, x, y: seen.append((y.dtype, x[0].is_contiguous(memory_format=torch.channels_last)))
+            lambda module, x, y: (
+                seen.append((y.dtype, x[0].is_contiguous(memory_format=torch.channels_last)))
+                if module.training
+                else None
+            )
         )
         recipe = Recipe(epochs=1, precision=precision, channels_last=last)
         fit(network, recipe, noise(channels=3), normalisation=RAW[3])
@@ -566,8 +572,8 @@ def test_the_loss_with_a_teacher_is_hintons() -> None:
         optimiser.step()
     before = copied(its)
     curve = fit(network, recipe, teacher=teacher(its, share=share, temperature=temperature))
-    expected = copied(by_hand)
-    for name, tensor in copied(network).items():
+    expected = dict(by_hand.named_parameters())
+    for name, tensor in network.named_parameters():
         assert torch.allclose(tensor, expected[name], atol=1e-5), name
     assert same(copied(its), before), "the teacher stays as it is"
     assert curve[-1].train_loss == pytest.approx(hard.item(), rel=1e-4), "the curve has the cross-entropy"
@@ -628,11 +634,38 @@ def raise_killed(_: Epoch) -> None:
     raise Killed
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_short_training_is_measured_with_the_statistics_of_its_weights(ema: float, tmp_path: Path) -> None:
+    """Those of its last epoch's batches, each counting the same: not of earlier weights, nor of none."""
+    network, path, recipe = small(dropout=0.0), tmp_path / "c.pt", Recipe(epochs=2, batch_size=8, ema=ema, lr=0.2)
+    fit(network, recipe, checkpoint=path, validation=noise(5))
+    state = saved(path)["average" if ema else "model"]
+    conv = nn.Conv2d(1, 8, 3, 2, 1, bias=False)
+    conv.weight.data = state["0.weight"]
+    batches = Batches(noise(), GREY, 8, torch.device("cpu"))
+    order = torch.Generator().manual_seed(int(np.random.SeedSequence((0, 2)).generate_state(2, np.uint64)[0]))
+    draws = batches.draw(order)
+    maps = [conv(batches.augmented(draws, x, x + 8)[0]) for x in (0, 8, 16)]
+    mean = torch.stack([y.mean((0, 2, 3)) for y in maps]).mean(0)
+    variance = torch.stack([y.transpose(0, 1).flatten(1).var(1) for y in maps]).mean(0)
+    torch.testing.assert_close(network[1].running_mean, mean)
+    torch.testing.assert_close(network[1].running_var, variance)
+    assert int(network[1].num_batches_tracked) == 6 and network[1].momentum == 0.1
+    assert not torch.allclose(state["1.running_var"], variance)
+
+
+def test_a_long_training_keeps_its_running_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.training.loop.SETTLED", 6)
+    network, path = small(), tmp_path / "c.pt"
+    fit(network, Recipe(epochs=2, batch_size=8, lr=0.2), checkpoint=path)
+    assert same(dict(network.state_dict()), dict(saved(path)["model"]))
+
+
 def test_a_finished_training_is_read_not_trained(tmp_path: Path) -> None:
     path, calls = tmp_path / "c.pt", []
     network, again = small(), small(seed=1)
     curve = fit(network, RECIPES["sgd"], checkpoint=path)
-    again.register_forward_pre_hook(lambda *_: calls.append(1))
+    again.register_forward_pre_hook(lambda net, _: calls.append(1) if net.training else None)
     before = torch.get_rng_state()
     assert fit(again, RECIPES["sgd"], checkpoint=path, until=2) == curve
     assert torch.equal(before, torch.get_rng_state())

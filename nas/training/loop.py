@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.augment import Batches, Normalisation
+from nas.augment import Batches, Draws, Normalisation
 from nas.data.splits import Images
 from nas.files import write_whole
 from nas.inputs import damaged, refuse
@@ -26,10 +26,13 @@ from nas.training.mixing import Mixing, mixing
 from nas.training.parallel import Group
 from nas.training.recipe import Recipe, learning_rate
 from nas.training.stages import Loaded, Stage
+from nas.training.statistics import SETTLED, recalibrated
 from nas.training.step import Average, autocast, fast, layout, optimiser, precision
 from nas.training.teacher import Lessons, Teacher
 
 _CHECK_EVERY = 50
+_FOR_STATISTICS = 8
+"""Batches that they are computed from."""
 _ON_CPU = ("float32", "bfloat16")
 _ON_GPU = (*_ON_CPU, "float16")
 
@@ -191,8 +194,7 @@ class _Run:
         start = time.perf_counter()
         loaded = self._load(number)
         batches, steps = loaded.batches, loaded.steps
-        order_seed, network_seed = np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64).tolist()
-        draws = batches.draw(torch.Generator().manual_seed(order_seed))
+        draws, network_seed = self._drawn(number, batches)
         total = torch.zeros(3, device=self.device)
         lr, size = 0.0, self.recipe.batch_size
         mixed = self._mixing(batches)
@@ -228,6 +230,11 @@ class _Run:
         self.curve.append(replace(epoch, seconds=time.perf_counter() - start))
         return self.curve[-1]
 
+    def _drawn(self, number: int, batches: Batches) -> tuple[Draws, int]:
+        """What the batches of epoch `number` are made with, and a seed for all else in it."""
+        order, other = np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64).tolist()
+        return batches.draw(torch.Generator().manual_seed(order)), other
+
     def _mixing(self, batches: Batches) -> Mixing:
         """The network says how many classes there are: labels need not have all."""
         if self.mixing is None:
@@ -255,14 +262,23 @@ class _Run:
             return epoch
         held = self._load(epoch.epoch).held
         assert held is not None
-        network = self.network if self.average is None else self.average.network
-        accuracy, loss = self.group.told(lambda: measure(network, held, self.device), self.device)
+        accuracy, loss = self.group.told(lambda: measure(self._kept(epoch.epoch), held, self.device), self.device)
         _check(torch.tensor(loss), f"the validation loss, after epoch {epoch.epoch}", epoch.lr)
         return replace(epoch, validation_loss=loss, validation_accuracy=accuracy)
 
+    def _kept(self, number: int) -> nn.Module:
+        """The network to use after epoch `number`, its statistics those of the epoch's first batches if it is young."""
+        network, loaded = self.network if self.average is None else self.average.network, self._load(number)
+        if number * loaded.steps >= SETTLED:
+            return network
+        draws, seed = self._drawn(number, loaded.batches)
+        size = self.recipe.batch_size
+        starts = range(0, min(loaded.steps, _FOR_STATISTICS) * size, size)
+        with _seeded(self.device, seed):
+            return recalibrated(network, (loaded.batches.augmented(draws, x, x + size)[0] for x in starts))
+
     def finish(self) -> None:
-        if self.average is not None:
-            self.network.load_state_dict(self.average.network.state_dict())
+        self.network.load_state_dict(self._kept(len(self.curve)).state_dict())
         self.group.send(list(self.network.state_dict().values()))
         _drop_paths(self.network, 0.0)
         self.network.zero_grad(set_to_none=True)
