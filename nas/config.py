@@ -106,10 +106,16 @@ class ProgressConfig(Config):
     resolution: _Share
 
 
+def _folder(value: str) -> str:
+    if not value.strip() or "\0" in value:
+        raise ValueError("the folder of an earlier retraining")
+    return os.path.expanduser(value)
+
+
 class TeacherConfig(Config):
     """A network that was retrained before, by its folder, and how much it counts (see `nas.training.Teacher`)."""
 
-    folder: Annotated[str, AfterValidator(_weights)]
+    folder: Annotated[str, AfterValidator(_folder)]
     share: Annotated[float, Gt(0), Le(1)] = 0.9
     temperature: Annotated[float, Gt(0), Le(1000)] = 4.0
 

@@ -94,6 +94,9 @@ class Measurement:
 class Evaluator(ABC):
     """Gives a job's measurement. Must be picklable: worker processes get a copy."""
 
+    device: str = "cpu"
+    """Where it trains."""
+
     @abstractmethod
     def evaluate(self, job: Job) -> Measurement:
         """Trains on from what the job's folder holds. May raise, see `measure`."""

@@ -218,11 +218,7 @@ class _Training:
         """Raises InputError if it knows other classes, or its folder is damaged."""
         if self.config.teacher is None or self.taught is None:
             return None
-        folder, share, temperature = (
-            self.config.teacher.folder,
-            self.config.teacher.share,
-            self.config.teacher.temperature,
-        )
+        folder, channels = self.config.teacher.folder, splits.shape[0]
         network, file = load(folder), Path(folder, "result.json")
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
@@ -230,12 +226,16 @@ class _Training:
             raise InputError(f"{file}: cannot be read: {first_line(error)}") from None
         with damaged(str(file)):
             classes, side = list(result["classes"]), int(result["resolution"])
-            normalisation = Normalisation(tuple(result["mean"]), tuple(result["std"]))
+            mean, std = (tuple(map(float, result[name])) for name in ("mean", "std"))
+        if not len(mean) == len(std) == channels:
+            rule = f"{channels} as the images of {self.data.source} have"
+            raise refuse(f"teacher {folder}: channels", len(mean), rule)
         if classes != list(splits.classes):
             raise refuse(
                 f"teacher {folder}: classes", classes, f"{list(splits.classes)} as those of {self.data.source}"
             )
-        return Teacher(network, normalisation, side, self.taught, share, temperature)
+        options = self.config.teacher.model_dump(exclude={"folder"})
+        return Teacher(network, Normalisation(mean, std), side, self.taught, **options)
 
     def _threads(self, folder: Path, network: Network) -> int:
         """Those that the training began with: other numbers of them would round otherwise."""

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas import blocks
 from nas.architecture import Architecture, Layer, Stage
+from nas.inputs import refuse
 from nas.meta import SHAPES, Blank, made
 
 # An inference runtime folds these into the operator in front of them: they work in its output's place.
@@ -163,6 +164,14 @@ def _kind(func: Any, args: Any, x: torch.Tensor, written: torch.Tensor, channels
     return "elementwise" if torch.Tag.pointwise in func.tags else "whole"
 
 
+def _check_shape(layer: Layer, output: torch.Tensor) -> None:
+    """Raises InputError: what is behind would be counted, and budgeted, at another size than it has."""
+    wanted = [1, layer.out_channels, layer.out_resolution, layer.out_resolution]
+    if list(output.shape) != (wanted[:2] if layer.block == "classifier" else wanted):
+        where = f"block {layer.block} behind {layer.in_channels} channels of {layer.resolution} pixels"
+        raise refuse(f"{where}: the output's shape, at stride {layer.stride},", list(output.shape), f"{wanted}")
+
+
 @cache
 def trace_layer(layer: Layer) -> Trace:
     """Builds the layer on the meta device and runs it once in evaluation mode: no weights, no arithmetic."""
@@ -174,7 +183,8 @@ def trace_layer(layer: Layer) -> Trace:
     weights = list(module.parameters())
     recorder = _Recorder(x, {_Recorder.storage(held) for held in (*weights, *module.buffers())})
     with torch.no_grad(), recorder, _Folding():
-        module(x)
+        output = module(x)
+    _check_shape(layer, output)
     params = sum(weight.numel() for weight in weights)
     elements, channels = tuple(recorder.elements), tuple(recorder.channels)
     return Trace(layer, params, recorder.macs, tuple(recorder.operators), elements, channels)

@@ -18,7 +18,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.models.efficientnet import FusedMBConv, FusedMBConvConfig
 from torchvision.models.mobilenetv2 import InvertedResidual
 
-from nas.architecture import Architecture, Stage
+from nas.architecture import Architecture, Layer, Stage
 from nas.blocks import BLOCKS, Option, check_options, defaults_of, make, options_of, problem
 from nas.blocks.block import ACTIVATIONS, Block, ChannelShuffle
 from nas.blocks.bottleneck import Bottleneck
@@ -26,6 +26,7 @@ from nas.blocks.cse import CSE, ChannelwiseSE
 from nas.inputs import InputError
 from nas.network import build
 from nas.space import Space
+from nas.trace import trace_layer
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 
@@ -620,6 +621,31 @@ def test_what_cannot_be_built_is_refused_in_one_line(rows: list[Stage], line: st
     with pytest.raises(InputError) as caught:
         build(architecture)
     assert str(caught.value).startswith(f"architecture {architecture.id}: {line}") and "\n" not in str(caught.value)
+
+
+def test_a_block_whose_output_has_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is behind it would be counted at a size that it does not have."""
+
+    class Unpadded(Block):
+        def __init__(self, in_channels: int, out_channels: int, stride: int, resolution: int) -> None:
+            super().__init__(in_channels, out_channels, stride, resolution)
+            self.conv = nn.Conv2d(in_channels, out_channels, 3, stride)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)  # type: ignore[no-any-return]
+
+    monkeypatch.setitem(BLOCKS, "unpadded", Unpadded)
+    with pytest.raises(InputError) as error:
+        trace_layer(Layer("unpadded", 3, 8, 2, 32))
+    assert str(error.value) == (
+        "block unpadded behind 3 channels of 32 pixels: the output's shape, at stride 2, is [1, 8, 15, 15], but must "
+        "be [1, 8, 16, 16]"
+    )
+
+
+def test_a_block_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"^block is 'ghost', but must be one of: .*; one of your own must be "):
+        options_of("ghost")
 
 
 @pytest.mark.parametrize("last", [Stage.of("conv", 8), Stage.of("classifier", 8, n=2), Stage.of("classifier", 8, n=0)])

@@ -349,6 +349,7 @@ RUNS = [
     case("retrain run --set retrain.recipe", "--set is 'retrain.recipe', but must be KEY.PATH=VALUE"),
     case("retrain run --weights ''", "--weights is '', but must be imagenet, a file or a folder"),
     *(case(f"retrain run --weights {x}", f"weights is '{x}', but must be {WEIGHTS}") for x in ("imagnet", "images")),
+    case(["retrain", "run", "--teacher", " "], "teacher is ' ', but must be the path of a folder"),
     case(["retrain", "run", "--weights", "a\0\n"], f"weights is 'a\\x00\\n', but must be {WEIGHTS}"),
     case("retrain run --weights /dev/zero", f"weights is '/dev/zero', but must be {WEIGHTS}"),
     case("retrain run --weights study.yaml", "study.yaml: is damaged, or is not what torch.save makes of a state dict"),

@@ -25,7 +25,7 @@ from nas.evaluation import Evaluator, Job, Measurement, ProxyTraining, Rung, beg
 from nas.executors import EXECUTORS, Executor
 from nas.executors.executor import Deaths
 from nas.executors.pace import FLOOR_SECONDS, Pace
-from nas.executors.processes import Processes, choose_gpu
+from nas.executors.processes import Processes, _work, choose_gpu
 from nas.executors.ray import _work as ray_work
 from nas.inputs import InputError, damaged
 from nas.training import Diverged, Recipe
@@ -341,6 +341,23 @@ def test_workers_divide_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for place in range(3):
             choose_gpu(place)
         assert chosen == wanted
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cuda", [1]), ("cuda:0", []), ("cpu", [])])
+def test_a_worker_takes_a_gpu_only_where_the_study_leaves_it_the_choice(
+    device: str, wanted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed:
+        def recv(self) -> None:
+            raise EOFError
+
+    chosen: list[int] = []
+    monkeypatch.setattr("nas.executors.processes.choose_gpu", chosen.append)
+    monkeypatch.setattr("nas.executors.processes.end_with_parent", lambda: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: Closed())
+    _work(replace(DIGITS, device=device), Closed(), torch.get_num_threads(), 1)  # type: ignore[arg-type]
+    assert chosen == wanted
 
 
 # The short training itself

@@ -123,6 +123,17 @@ def test_what_differs_from_sitting_to_sitting_is_in_the_interval() -> None:
     assert settle(sittings, unit, 1.0, 8) == both, "and so is what the reference takes"
 
 
+def test_a_network_that_most_sittings_disturbed_is_not_quiet() -> None:
+    busy, quiet = [Sample(4.5, 1.5, False)] * 8, [Sample(3.0, 1.0, False)] * 8
+    assert settle([quiet, *[busy] * 5], [1.0] * 6, 1.0, 8).quiet == 0
+    assert settle([busy, *[quiet] * 5], [1.0] * 6, 1.0, 8) == Timing(3.0, 3.0, 4.5, 40)
+
+
+def test_nothing_to_measure_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(measuring.time, "sleep")
+    assert measure([], lambda: None, Effort(1, 1, apart=60), one_thread=True).models == []
+
+
 def test_runs_beside_a_slow_reference_or_interrupted_do_not_count() -> None:
     good = [Sample(2.0 + 0.1 * i, 1.03, False) for i in range(4)]
     bad = [Sample(0.5, 1.2, False), Sample(0.4, 1.0, True)]
@@ -831,6 +842,61 @@ def test_a_plan_that_was_not_written_to_its_end(tmp_path: Path, monkeypatch: pyt
     done = subprocess.run([sys.executable, "plan/time_models.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("plan.json: has no models: it was not written to its end")
     assert plan(space, tmp_path / "plan")["files"] > 10
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("content", ["", "{}", "\xff", '{"manifest": {"hardware": null}}'])
+def test_a_damaged_device_is_repaired_by_importing_it_again(home: Path, content: str) -> None:
+    (home / "table.json").write_text(json.dumps(latency_and_table({"reference": REFERENCE.id}).to_dict()))
+    file = import_table(home / "table.json", "phone")
+    whole_table = file.read_text()
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=r"phone\.json: is damaged; import it again"):
+        open_source("phone", 1, lambda what, done, total: None)
+    import_table(home / "table.json", "phone")
+    assert file.read_text() == whole_table
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("part", ["method", "reference", "threads"])
+def test_tables_timed_otherwise_are_not_added(home: Path, part: str) -> None:
+    manifest = {"reference": REFERENCE.id, "threads": 1, "method": "a"}
+    first = latency_and_table(manifest)
+    (home / "table.json").write_text(json.dumps(first.to_dict()))
+    file = import_table(home / "table.json", "phone")
+    file.write_text(json.dumps(Table({**manifest, part: 2}, 1.0, layers=first.layers).to_dict()))
+    networks = Table(manifest, 1.0, networks={"x": Timing(3.0, 2.9, 3.1, 9)})
+    (home / "table.json").write_text(json.dumps(networks.to_dict()))
+    with pytest.raises(InputError, match=f"has whole networks alone, and {part} "):
+        import_table(home / "table.json", "phone")
+
+
+@pytest.mark.usefixtures("known", "quiet_optuna")
+def test_what_a_device_refuses_is_said_and_what_it_timed_anew_counts(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = latency_and_table({"reference": REFERENCE.id, "threads": 1})
+    (home / "table.json").write_text(json.dumps(table.to_dict()))
+    file = import_table(home / "table.json", "phone")
+    run = searched(study(home, latency={"runtime": "phone"}), home / "run", home / "calls")
+    first = run.front()["id"][0]
+    for timing in (Timing(3.0, 2.9, 3.1, 9), Timing(4.0, 3.9, 4.1, 9)):
+        table.networks[first] = timing
+        file.write_text(json.dumps(table.to_dict()))
+        measure_front(run, lambda what, done, total: None)
+        assert run.front()["measured_ms"][0] == timing.ratio * table.reference_ms
+    del table.networks[first]
+    table.refused[first] = "no Foo there"
+    file.write_text(json.dumps(table.to_dict()))
+    measure_front(run, lambda what, done, total: None)
+    assert f"{first} cannot run on phone: no Foo there" in caplog.text and "were not timed" not in caplog.text
+
+
+def test_a_plan_of_networks_says_their_classes_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "net").mkdir()
+    (home / "net/architecture.yaml").write_text(next(iter(toy().enumerate())).to_yaml())
+    assert cli(["latency", "plan", str(home / "net"), "--out", str(home / "plan"), "--classes", "3"]) == 2
+    assert "--classes is 3, but must be left out" in capsys.readouterr().err
 
 
 def test_a_plan_wants_a_folder_of_its_own(home: Path) -> None:

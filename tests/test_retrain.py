@@ -405,6 +405,12 @@ def test_a_teacher_that_cannot_teach_is_refused(done: Retrained, studied: Path, 
     write_json(folder / "result.json", {**result, "classes": ["cat", "dog"]})
     with pytest.raises(InputError, match=r"large: classes is \['cat', 'dog'\], but must be \['0', .* of digits$"):
         retrain(run, "best", teacher=folder, device="cpu")
+    write_json(folder / "result.json", {**result, "mean": [0.5] * 3, "std": [0.5] * 3})
+    with pytest.raises(InputError, match=r"large: channels is 3, but must be 1 as the images of digits have$"):
+        retrain(run, "best", teacher=folder, device="cpu")
+    write_json(folder / "result.json", {**result, "mean": "ab"})
+    with pytest.raises(InputError, match=r"large/result.json is damaged \(ValueError"):
+        retrain(run, "best", teacher=folder, device="cpu")
     (folder / "result.json").write_text("{}")
     with pytest.raises(InputError, match=r"large/result.json is damaged \(KeyError: 'classes'\)"):
         retrain(run, "best", teacher=folder, device="cpu")

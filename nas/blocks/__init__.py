@@ -60,6 +60,13 @@ def _refused(point: EntryPoint) -> str | None:
 _add_installed()
 
 
+def block_type(block: str) -> type[Block]:
+    """Raises InputError if there is no such block."""
+    if block not in BLOCKS:
+        raise refuse("block", block, f"{choices(BLOCKS)}; one of your own must be registered before, or be installed")
+    return BLOCKS[block]
+
+
 @dataclass(frozen=True)
 class Option:
     """A keyword argument of a block: `kind` is its annotation, `default` None where it must be given."""
@@ -70,8 +77,8 @@ class Option:
 
 @cache
 def options_of(block: str) -> dict[str, Option]:
-    """The options of a block by name, in the order of its signature."""
-    constructor = BLOCKS[block].__init__
+    """The options of a block by name, in the order of its signature. Raises InputError if there is no such block."""
+    constructor = block_type(block).__init__
     kinds = typing.get_type_hints(constructor, include_extras=True)
     return {
         name: Option(kinds[name], None if parameter.default is inspect.Parameter.empty else parameter.default)
@@ -88,8 +95,6 @@ def defaults_of(block: str) -> Mapping[str, Any]:
 
 def check_options(block: str, options: Mapping[str, Any]) -> None:
     """Raises InputError for an unknown block, an unknown or missing option, or an illegal value."""
-    if block not in BLOCKS:
-        raise refuse("block", block, choices(BLOCKS))
     known = options_of(block)
     for name, value in options.items():
         if name not in known:

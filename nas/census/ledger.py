@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from nas.architecture import Layer
-from nas.blocks import BLOCKS
+from nas.blocks import block_type
 from nas.costs import COSTS
 from nas.files import cache_folder, code_digest, write_json
 from nas.machine import cores
@@ -88,7 +88,7 @@ def _name(layer: Layer) -> str:
 def _file(blocks: Iterable[str]) -> Path | None:
     """Where costs of these blocks are kept: in a file for this very code and torch. None where the package's files do
     not tell."""
-    code = _fingerprint(tuple(BLOCKS[name] for name in sorted(blocks)), tuple(COSTS.items()))
+    code = _fingerprint(tuple(block_type(name) for name in sorted(blocks)), tuple(COSTS.items()))
     return cache_folder() / f"costs-{code}.json" if code else None
 
 

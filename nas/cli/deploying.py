@@ -58,12 +58,16 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    from nas.inputs import refuse
     from nas.latency import plan
     from nas.space import Space
     from nas.study.measuring import members_of
 
     place = Path(options.space)
     networks = members_of(place)[0] if place.is_dir() else None
+    for option, value in {"--channels": options.channels, "--classes": options.classes}.items():
+        if networks and value is not None:
+            raise refuse(option, value, f"left out: the networks of {place} say it themselves")
     written = plan(networks or Space.load(place, options.channels, options.classes), Path(options.out))
     print(f"{written['files']:,} models, {written['bytes'] / 1e6:,.0f} MB, in {options.out}")
     print("next, there, with numpy and onnxruntime: python time_models.py --threads 1 --out table.json")

@@ -169,7 +169,8 @@ def _work(evaluator: Evaluator, pipe: Connection, threads: int, place: int) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     end_with_parent()
     torch.set_num_threads(threads)
-    choose_gpu(place)
+    if evaluator.device == "cuda":
+        choose_gpu(place)
     parent = multiprocessing.parent_process()
     assert parent is not None
     while True:

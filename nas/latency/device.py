@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
@@ -63,14 +64,25 @@ def plan(what: Space | Sequence[Architecture], folder: Path) -> dict[str, Any]:
     efforts = {"frames": LAYERS, "layers": LAYERS, "networks": NETWORKS}
     plain = {part: astuple(effort) for part, effort in efforts.items()}
     write_text(folder / "time_models.py", _SCRIPT.read_text(encoding="utf-8"))
-    write_text(folder / "measure.py", Path(str(measure.__file__)).read_text(encoding="utf-8"))
-    write_json(folder / "plan.json", {"reference": REFERENCE.id, "effort": plain, "jobs": jobs})
+    method = Path(str(measure.__file__)).read_text(encoding="utf-8")
+    write_text(folder / "measure.py", method)
+    digest = hashlib.sha256(method.encode()).hexdigest()[:12]
+    write_json(folder / "plan.json", {"reference": REFERENCE.id, "method": digest, "effort": plain, "jobs": jobs})
     return {"files": len(jobs), "bytes": size}
 
 
 def device_file(name: str) -> Path:
     """Where the table of a device is kept."""
     return data_folder() / "devices" / f"{name}.json"
+
+
+def kept_table(name: str) -> Table:
+    """Raises InputError if it is damaged."""
+    file = device_file(name)
+    try:
+        return Table.of(json.loads(file.read_text(encoding="utf-8")), str(file))
+    except (OSError, ValueError, InputError):
+        raise InputError(f"{file}: is damaged; import it again") from None
 
 
 def device_names() -> list[str]:
@@ -87,11 +99,7 @@ class Device:
     @classmethod
     def load(cls, name: str, threads: int) -> Device:
         """Raises InputError if the table is damaged, or of another number of threads."""
-        file = device_file(name)
-        try:
-            table = Table.of(json.loads(file.read_text(encoding="utf-8")), str(file))
-        except (OSError, ValueError):
-            raise InputError(f"{file}: is damaged; import it again") from None
+        table = kept_table(name)
         if (there := table.manifest.get("threads")) != threads:
             raise refuse(f"runtime {name}: threads", threads, f"{there}, as it was timed")
         return cls(name, table)

@@ -40,7 +40,10 @@ _QUIET, _WINDOW, _LOW = 1.04, 1_000, 0.05
 
 @dataclass(frozen=True)
 class Timing:
-    """A running time as a multiple of the reference's, its 94 % interval, and how many undisturbed runs there were."""
+    """A running time as a multiple of the reference's, and its 94 % interval.
+
+    `quiet`: how many undisturbed runs there were; 0 where most sittings had none.
+    """
 
     ratio: float
     low: float
@@ -85,6 +88,8 @@ def measure(
     models: Sequence[RunOnce], reference: RunOnce, effort: Effort, one_thread: bool, unit: float = math.inf
 ) -> Timings:
     """Times all models, see above. `one_thread`: the caller's does all the work; `unit`: what it was before."""
+    if not models:
+        return Timings([], [unit], unit)
     stopwatch = _Stopwatch(reference, one_thread, unit)
     begin, sittings, units = time.perf_counter(), [], []
     for sitting in range(SITTINGS):
@@ -122,15 +127,16 @@ def is_quiet(sample: Sample, quiet: float) -> bool:
 
 def settle(sittings: Sequence[Sequence[Sample]], units: Sequence[float], quiet: float, least: int) -> Timing:
     """A model's times over the reference's; each the 5th percentile of its quiet runs, or of the quietest."""
-    times, counts = [], 0
+    times, counts = [], []
     for runs in sittings:
         counted = [run for run in runs if is_quiet(run, quiet)]
-        counts += len(counted)
+        counts.append(len(counted))
         if len(counted) < least:
             counted = sorted(runs, key=lambda run: (run.interrupted, run.beside))[:least]
         times.append(_low([run.seconds for run in counted]))
     ratio = float(np.median(times) / np.median(units))
-    return Timing(ratio, min(times) / max(units), max(times) / min(units), counts)
+    quiet_runs = sum(counts) if np.median(counts) > 0 else 0  # else the medians are of disturbed sittings
+    return Timing(ratio, min(times) / max(units), max(times) / min(units), quiet_runs)
 
 
 def _low(seconds: Sequence[float]) -> float:

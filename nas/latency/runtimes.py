@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from nas.files import write_json
 from nas.inputs import InputError, choices, refuse
-from nas.latency.device import Device, device_file, device_names
+from nas.latency.device import Device, device_file, device_names, kept_table
 from nas.latency.eager import CUDA, EAGER
 from nas.latency.executorch import EXECUTORCH
 from nas.latency.onnx import INT8, ONNXRUNTIME
@@ -62,7 +63,7 @@ def import_table(file: Path, name: str) -> Path:
     """Keeps a table that time_models.py wrote as the runtime `name`. Raises InputError if it is none.
 
     It need not be whole: a space of which something was not timed is refused where it is wanted. It is added to what
-    the same machine, threads and packages took before under this name, or stands in its place.
+    the same machine, threads and packages took before under this name, timed in the same way, or stands in its place.
     """
     if name in RUNTIMES:
         raise refuse("--name", name, "another one: it is a runtime of this machine")
@@ -80,14 +81,21 @@ def import_table(file: Path, name: str) -> Path:
     if not 0 < table.reference_ms < math.inf:
         raise refuse(f"{file}: reference_ms", table.reference_ms, "more than 0")
     kept = device_file(name)
+    before = None
     if kept.exists():
-        table = _added(Table.of(json.loads(kept.read_text(encoding="utf-8")), str(kept)), table, file, name)
+        with suppress(InputError):  # what is damaged is replaced
+            before = kept_table(name)
+    if before is not None:
+        table = _added(before, table, file, name)
     write_json(kept, table.to_dict())
     return kept
 
 
 def _added(before: Table, new: Table, file: Path, name: str) -> Table:
-    there, here = ({**machine_of(table.manifest), "threads": table.manifest.get("threads")} for table in (before, new))
+    there, here = (
+        machine_of(table.manifest) | {key: table.manifest.get(key) for key in ("threads", "reference", "method")}
+        for table in (before, new)
+    )
     if there == here:
         return before.joined(new)
     if not new.layers and before.layers:

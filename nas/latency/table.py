@@ -102,7 +102,10 @@ class Table:
             unit = float(data["reference_ms"]), (interval[0], interval[1])
             params = {str(name): int(count) for name, count in data["params"].items()}
             refused = {str(name): str(reason) for name, reason in data["refused"].items()}
-            return cls(dict(data["manifest"]), *unit, layers, frames, networks, params, refused)
+            manifest = dict(data["manifest"])
+            for part in ("hardware", "packages"):
+                manifest[part] = dict(manifest.get(part, {}))
+            return cls(manifest, *unit, layers, frames, networks, params, refused)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise InputError(f"{where}: is no table of latencies, or is damaged") from None
 

@@ -49,6 +49,7 @@ def empty(plan: dict[str, Any], threads: int) -> dict[str, Any]:
         "precision": "float32",
         "packages": {"onnxruntime": onnxruntime.__version__},
         "reference": plan["reference"],
+        "method": plan["method"],
         "hardware": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count() or 1,

@@ -11,7 +11,7 @@ from nas.architecture import Architecture
 from nas.config import LatencyConfig
 from nas.files import write_json
 from nas.inputs import InputError
-from nas.latency import Bench, in_int8, open_source
+from nas.latency import RUNTIMES, Bench, in_int8, open_source
 from nas.latency.table import Progress, machine_of
 from nas.run import Run
 
@@ -22,11 +22,11 @@ def measure_front(run: Run, on_progress: Progress) -> None:
     """Writes measured.json: the whole networks of the front, those that were measured before as they are.
 
     Where the study wants int8, their times in it, too, with int8_ in front of their names. On another device nothing
-    can be measured from here: what was timed there is taken. What another machine than that of the predictions takes
+    can be measured from here: what its table has now is taken. What another machine than that of the predictions takes
     does not belong beside them: then it writes nothing.
     """
     assert run.config.latency is not None
-    front, known = run.front(), run.measured()
+    front, known = run.front(), run.measured() if run.config.latency.runtime in RUNTIMES else {}
     new = [Architecture.from_json(text) for text in front["architecture"]]
     new = [each for each in new if each.id not in known]
     if not new:
@@ -45,7 +45,10 @@ def measure_front(run: Run, on_progress: Progress) -> None:
             timings = dict(zip(found, source.again(new), strict=True))
         else:
             timings = {name: source.table.networks[name] for name in found if name in source.table.networks}
-            if missing := len(found) - len(timings):
+            refused = {name: why for name, why in source.table.refused.items() if name in found.keys() - timings}
+            for name, why in refused.items():
+                logger.warning("%s: %s cannot run on %s: %s", run.folder, name, source.name, why)
+            if missing := len(found) - len(timings) - len(refused):
                 todo = f"nas latency plan {run.folder} --out DIR, time and import that, search again"
                 logger.warning("%s: %d of its front were not timed on %s: %s", run.folder, missing, source.name, todo)
         for name, timing in timings.items():
