@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas.architecture import Stage as Stage
     from nas.inputs import InputError as InputError
     from nas.network import build as build
+    from nas.report.tables import save_tables as save_tables
     from nas.retrain import load as load
     from nas.run import Run as Run
     from nas.space import Space as Space
@@ -34,6 +35,7 @@ _HOMES = {
     "build": "nas.network",
     "load": "nas.retrain",
     "load_weights": "nas.weights",
+    "save_tables": "nas.report.tables",
     "search": "nas.study",
 }
 _MODULES = {"samplers": "nas.samplers", "timm_models": "nas.timm_models"}
@@ -41,6 +43,8 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("nas.machine").version_of("mobile-nas")
     if name in _MODULES:  # nas.samplers.SurrogateSampler, for studies of one's own; nas.timm_models.register
         return import_module(_MODULES[name])
     if name not in _HOMES:

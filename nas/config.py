@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,6 +30,9 @@ OBJECTIVES = ("accuracy", *COSTS, LATENCY)
 
 _Epochs = Annotated[int, Ge(1), Le(100_000)]
 _Share = Annotated[float, Gt(0), Le(1)]
+
+Overrides = Iterable[str] | Mapping[str, Any]
+"""Other values than the study's: {"retrain.epochs": 3}, or lines "retrain.epochs=3", the value as YAML."""
 
 
 def _folder_name(value: str) -> str:
@@ -199,8 +203,8 @@ class StudyConfig(Config):
     device: str | None = None
 
     @classmethod
-    def load(cls, path: Path | str, overrides: Iterable[str] = ()) -> Self:
-        """Reads a file and applies `overrides` (`key.path=value`, the value as YAML), to search on this machine.
+    def load(cls, path: Path | str, overrides: Overrides = ()) -> Self:
+        """Reads a file and applies `overrides` (see `Overrides`), to search on this machine.
 
         Relative paths count from the file (space, enqueue, retrain.weights and teacher, data.root, an SQLite storage)
         and become absolute; data.root and storage among the overrides count from the working directory. Raises
@@ -332,9 +336,16 @@ def _recipe(data: dict[str, Any], epochs: int, where: str) -> Recipe:
     return recipe
 
 
-def overridden(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """The values of a study file, changed by each `key.path=value`. Raises InputError."""
-    for override in overrides:
+def as_lines(overrides: Overrides) -> tuple[str, ...]:
+    """`key.path=value` each, the value as YAML."""
+    if isinstance(overrides, Mapping):
+        return tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in overrides.items())
+    return (overrides,) if isinstance(overrides, str) else tuple(overrides)
+
+
+def overridden(data: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
+    """The values of a study file, changed by each override. Raises InputError."""
+    for override in as_lines(overrides):
         _override(data, override)
     return data
 

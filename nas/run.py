@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from nas.architecture import Architecture
-from nas.config import StudyConfig, overridden
+from nas.config import Overrides, StudyConfig, as_lines, overridden
 from nas.evaluation import ERROR_FILE
 from nas.files import sweep, write_text
 from nas.inputs import InputError, damaged, read_yaml, refuse
@@ -62,9 +62,9 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def open(cls, folder: Path | str, overrides: Iterable[str] = ()) -> Run:
+    def open(cls, folder: Path | str, overrides: Overrides = ()) -> Run:
         """Raises InputError if the folder holds no run."""
-        run = cls(Path(folder), tuple(overrides))
+        run = cls(Path(folder), as_lines(overrides))
         if not run.study_file.is_file():
             raise InputError(
                 f"{folder}: is not a run: it has no {run.study_file.name}; begin one with: nas search STUDY"

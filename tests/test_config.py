@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from nas.config import StudyConfig, check_device
+from nas.config import StudyConfig, as_lines, check_device, overridden
 from nas.evaluation import Rung
 from nas.inputs import InputError, read_yaml
 from nas.run import Run
@@ -357,3 +357,10 @@ def test_storages(tmp_path: Path) -> None:
         with pytest.raises(InputError) as error:
             open_database(url, "here")
         assert str(error.value).startswith(f"here is {url!r}"[:70]) and len(str(error.value).splitlines()) == 1
+
+
+def test_overrides_are_lines_or_a_mapping() -> None:
+    assert as_lines({"trials": 2, "sampler.name": "tpe"}) == ("trials=2", 'sampler.name="tpe"')
+    assert as_lines("trials=2") == as_lines(["trials=2"]) == ("trials=2",)
+    data = {"trials": 8, "sampler": {"name": "random"}}
+    assert overridden(data, {"trials": 2, "sampler.name": "tpe"}) == {"trials": 2, "sampler": {"name": "tpe"}}

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import nas
+from nas.cli import main
 from nas.machine import hardware, versions
 
 
@@ -20,7 +21,7 @@ def test_a_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_the_public_names() -> None:
-    names = "Architecture InputError Run Space Stage Study build load load_weights search"
+    names = "Architecture InputError Run Space Stage Study build load load_weights save_tables search"
     assert nas.__all__ == names.split()
 
 
@@ -45,6 +46,13 @@ def test_importing_is_light_and_a_name_is_what_its_module_has() -> None:
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "optuna", "pandas", "numpy", "pydantic", "yaml"} & set(modules)
     assert [name for name in modules if name.startswith("nas")] == ["nas"]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert nas.__version__ == versions()["mobile-nas"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"mobile-nas {nas.__version__}\n"
 
 
 def test_what_a_number_was_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:

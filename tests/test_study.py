@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pytest
 from fakes import SIX, TOY, Failing, Tabular
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from PIL import Image
 
 from nas.architecture import Architecture
 from nas.census import Feasible
@@ -285,6 +287,42 @@ class Numpy(Tabular):
 def test_what_is_recorded_is_plain(tmp_path: Path) -> None:
     run = fakes.search(fakes.write_study(tmp_path, trials=1), tmp_path / "run", Numpy(tmp_path / "calls"))
     assert run.trials()["accuracy"].dropna().tolist() == [0.5]
+
+
+# The images
+
+
+def write_images(root: Path, train: int) -> Path:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", train), ("test", 2)):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.usefixtures("quiet_optuna")
+def test_a_search_goes_on_with_its_images_alone(tmp_path: Path) -> None:
+    write_images(tmp_path / "first", train=6)
+    data = {"source": "imagefolder", "root": str(tmp_path / "first"), "validation": 4}
+    file = fakes.write_study(tmp_path, trials=1, data=data)
+    run, _ = search(file, tmp_path / "run")
+    others = write_images(tmp_path / "others", train=7)
+    (renamed := tmp_path / "renamed").mkdir()
+    shutil.copytree(tmp_path / "first", renamed, dirs_exist_ok=True)
+    for part in ("train", "test"):
+        (renamed / part / "cat").rename(renamed / part / "lynx")
+    for root, says in (
+        (others, r'images is {"train": 8, "validation": 4, "test": 4} there and {"train": 10, "v'),
+        (renamed, r'classes is ["cat", "dog"] there and ["dog", "lynx"] now'),
+    ):
+        with pytest.raises(InputError, match=f"run: was begun with other images: {re.escape(says)}"):
+            search(file, run.folder, {"trials": 2, "data.root": str(root)})
+    moved = shutil.move(tmp_path / "first", tmp_path / "moved")
+    again, exhausted = search(file, run.folder, {"trials": 2, "data.root": str(moved)})
+    assert exhausted is None and (again.trials()["outcome"] == "trained").sum() == 2
 
 
 # A stop changes nothing

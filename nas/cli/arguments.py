@@ -7,6 +7,7 @@ import math
 import sys
 from typing import Any, NoReturn
 
+import nas
 from nas.cli.values import hours, natural, path, positive, tau, weights
 
 
@@ -39,6 +40,14 @@ class _Parser(argparse.ArgumentParser):
         return " ".join(self.format_usage().split())
 
 
+class _Version(argparse.Action):
+    """Looked up when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"mobile-nas {nas.__version__}")
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Of all commands; `COMMAND` is the name of the one that was given."""
     root = _Parser(
@@ -54,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         "  nas retrain runs/quickstart --pick knee\n\n"
         "nas COMMAND --help says more.",
     )
+    root.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = root.add_subparsers(title="commands", dest="COMMAND", required=True)
     for add in (
         _add_space,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,14 @@ from optuna.exceptions import StorageInternalError
 from nas.architecture import Architecture
 from nas.blocks import BLOCKS
 from nas.census import Feasible
-from nas.config import StudyConfig
+from nas.config import Overrides, StudyConfig
+from nas.data import Splits
 from nas.evaluation import DISK, ProxyTraining
 from nas.files import write_json
 from nas.inputs import InputError, first_line, refuse
 from nas.latency import Latency, latency_of, open_source, precision_of
 from nas.latency.table import Progress
-from nas.run import Run
+from nas.run import Run, refuse_changes
 from nas.space import Space
 from nas.study.measuring import measure_front
 from nas.study.record import Told
@@ -35,7 +36,7 @@ _FIRST = 4
 def search(
     study_file: Path | str,
     folder: Path | str | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     on_start: Callable[[Study], None] = lambda study: None,
     on_told: Callable[[Told], None] = lambda told: None,
     hours: float = math.inf,
@@ -45,8 +46,8 @@ def search(
 
     Where latency is a cost, the layers of the space are measured first (once for a machine), and the members of the
     front as whole networks in the end; `on_progress` hears of it.
-    `folder` is runs/NAME by default; no new candidate is begun after so many `hours`. Nothing is written before
-    everything that the user gave has been checked.
+    `overrides` ({"trials": 8}) stand in place of what the file says. `folder` is runs/NAME by default; no new candidate
+    is begun after so many `hours`. Nothing is written before everything that the user gave has been checked.
     Raises InputError for what the user can mend; what was trained until then is on record.
     """
     config = StudyConfig.load(study_file, overrides)
@@ -76,6 +77,7 @@ def search(
                     _warn_of_chance(known, splits.validation.labels)
 
             study = Study(run, space, evaluator, heard, feasible)
+            _check_images(study, splits)
             on_start(study)
             exhausted = study.search(first, hours)
             if latency is not None:
@@ -88,6 +90,19 @@ def search(
         raise InputError(
             f"{run.folder}: cannot go on: {first_line(error)}; nothing is lost, run it again then"
         ) from error
+
+
+def _check_images(study: Study, splits: Splits) -> None:
+    """Raises InputError where candidates on record were trained on other images."""
+    now = {
+        "classes": list(splits.classes),
+        "shape": list(splits.shape),
+        "images": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+        "mean": [round(x, 3) for x in splits.mean],
+    }
+    if any(trial.state.is_finished() for trial in study.study.get_trials(deepcopy=False)):
+        refuse_changes(study.run.folder, "other images", study.study.user_attrs.get("images", now), now)
+    study.study.set_user_attr("images", now)
 
 
 def _warn_of_chance(accuracies: Sequence[float], labels: NDArray[np.int64]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +11,7 @@ from typing import Any
 
 from nas.architecture import Architecture
 from nas.census import Feasible
-from nas.config import StudyConfig
+from nas.config import Overrides, StudyConfig
 from nas.costs import COSTS, costs
 from nas.evaluation import ProxyTraining, Rung, turns
 from nas.inputs import InputError, read_yaml, refuse
@@ -37,7 +37,7 @@ class Trust:
 def trust(
     study_file: Path | str,
     folder: Path | str | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     *,
     candidates: int = 16,
     epochs: int | None = None,
