@@ -332,6 +332,19 @@ def cached(tmp_path: Path) -> list[Path]:
     return sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
 
 
+def test_what_is_no_image_is_said_to_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_images(tmp_path / "images")
+    (root / "train" / CLASSES[0] / ".DS_Store").write_text("")
+    DATASETS["imagefolder"](config_of(root))
+    assert not caplog.messages
+    make_images(root / "train" / CLASSES[0] / "nested.png", parts=("x",))
+    (root / "test" / CLASSES[1] / "a.heic").write_text("")
+    DATASETS["imagefolder"](config_of(root))
+    (line,) = caplog.messages
+    assert line.startswith("data: 2 files or folders in those of the classes are no images (jpg jpeg png ")
+    assert line.endswith(f") and are left out, the first is {root / 'train' / CLASSES[0] / 'nested.png'}")
+
+
 def test_imagefolder_reads_pixels_labels_and_names(tmp_path: Path) -> None:
     root = make_images(tmp_path / "made")
     (root / "train" / "cat" / "notes.txt").write_text("ignored")

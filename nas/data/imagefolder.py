@@ -18,7 +18,10 @@ from nas.files import cache_folder, sweep, write_whole
 from nas.inputs import InputError, refuse
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_KINDS = " ".join(extension[1:] for extension in EXTENSIONS)
 FORMAT_VERSION = 1
+
+logger = logging.getLogger("nas")
 
 
 class File(NamedTuple):
@@ -39,8 +42,12 @@ def imagefolder(config: DataConfig) -> Source:
     are damaged and `corrupt` is `refuse`.
     """
     root = config.folder("train/<class>/ and test/<class>/")
-    train = _folder(root, "train")
-    test = _folder(root, "val" if os.path.isdir(root / "val") and not os.path.exists(root / "test") else "test")
+    others: list[str] = []
+    train = _folder(root, "train", others)
+    test = _folder(root, "val" if os.path.isdir(root / "val") and not os.path.exists(root / "test") else "test", others)
+    if others:
+        what = f"{len(others)} files or folders in those of the classes are no images ({_KINDS}) and are left out"
+        logger.warning("data: %s, the first is %s", what, others[0])
     for name in sorted(train.keys() ^ test.keys()):
         only, lacks = ("training", "test") if name in train else ("test", "training")
         raise InputError(f"data.root: class {name!r} of {root} has {only} images, but no {lacks} images")
@@ -56,38 +63,42 @@ def imagefolder(config: DataConfig) -> Source:
     return source
 
 
-def _folder(root: Path, part: str) -> Folder:
-    """class -> its images, both in the order of their names; what is hidden or no image is left out."""
+def _folder(root: Path, part: str, others: list[str]) -> Folder:
+    """class -> its images, both in the order of their names; what is no image goes to `others`, unless it is hidden."""
     if not os.path.isdir(root / part):
         layout = "train/<class>/ and test/<class>/ (or val/<class>/)"
         raise refuse("data.root", str(root), f"a folder that holds {layout}; {part} is not there")
     try:
         with os.scandir(root / part) as entries:
             classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-        folder = {name: _files(root / part / name) for name in classes}
+        folder = {name: _files(root / part / name, others) for name in classes}
     except OSError as error:
         raise InputError(f"data.root: {error.filename} cannot be read: {first_line(error)}") from None
     if not folder:
         raise InputError(f"data.root: {root / part} has no folders, but must have one for each class")
     for name, files in folder.items():
         if not files:
-            kinds = " ".join(extension[1:] for extension in EXTENSIONS)
-            raise InputError(f"data.root: {root / part / name} has no images ({kinds}); remove it or fill it")
+            raise InputError(f"data.root: {root / part / name} has no images ({_KINDS}); remove it or fill it")
     return folder
 
 
-def _files(folder: Path) -> list[File]:
-    files = []
+def _files(folder: Path, others: list[str]) -> list[File]:
+    files: list[File] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith(EXTENSIONS):
+            if entry.name.startswith("."):
+                continue
+            if not entry.name.lower().endswith(EXTENSIONS):
+                others.append(entry.path)
                 continue
             try:
                 status = entry.stat()
             except OSError:
                 files.append(File(entry.path, -1, -1))
                 continue
-            if stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):
+                others.append(entry.path)
+            else:
                 files.append(File(entry.path, status.st_size, status.st_mtime_ns))
     return sorted(files)
 
@@ -123,7 +134,7 @@ def _report(decoded: Decoded, files: list[File], corrupt: str) -> None:
     if corrupt == "refuse":
         raise InputError(f"data.root: {count}, the first is {paths[0]}; data.corrupt: skip leaves them out")
     more = f" and {len(paths) - 10} more" if len(paths) > 10 else ""
-    logging.getLogger("nas").warning("data: %s and are left out: %s%s", count, ", ".join(paths[:10]), more)
+    logger.warning("data: %s and are left out: %s%s", count, ", ".join(paths[:10]), more)
 
 
 def _images(decoded: Decoded, folder: Folder, start: int) -> Images:
