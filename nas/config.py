@@ -240,6 +240,8 @@ class StudyConfig(Config):
     @classmethod
     def of(cls, data: Mapping[str, Any], where: str) -> Self:
         """A study from plain values. Raises InputError naming place, value and rule; `where` is the place of all."""
+        if "stages" in data and "space" not in data:
+            raise InputError(f"{where}: is a space, not a study; a study names it as its `space`")
         config: Self = checked(cls, dict(data), where)
         for name in config.objectives:
             if name not in OBJECTIVES:

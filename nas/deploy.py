@@ -40,7 +40,7 @@ class Exported:
 
 def export(
     place: Path | str,
-    pick: str = "knee",
+    pick: str | None = None,
     form: str = "onnx",
     *,
     out: Path | str | None = None,
@@ -49,11 +49,11 @@ def export(
 ) -> Exported:
     """Writes a retrained network in a format of EXPORTERS, by default to export/ID.onnx in its folder.
 
-    `place` is a folder that `nas retrain` made, or a run, of which `pick` (knee, best or an id) names the candidate.
-    Only a file that the runtime reads, and that predicts what PyTorch does on IMAGES images of the validation split, is
-    written. `int8` writes the same in 8-bit whole numbers beside it (-int8), calibrated on CALIBRATION training images,
-    and says what either is worth: accuracy on the whole validation split, and how long an image takes here on one
-    thread.
+    `place` is a folder that `nas retrain` made, or a run, of which `pick` (knee, the default, best or an id) names
+    the candidate. Only a file that the runtime reads, and that predicts what PyTorch does on IMAGES images of the
+    validation split, is written. `int8` writes the same in 8-bit whole numbers beside it (-int8), calibrated on
+    CALIBRATION training images, and says what either is worth: accuracy on the whole validation split, and how long
+    an image takes here on one thread.
     Raises InputError if not, if the candidate was not retrained, or was several times, or the runtime or the
     images are missing.
     """
@@ -122,7 +122,7 @@ class Trained:
     """The splits, as in `retrain.data` of a study."""
 
     @classmethod
-    def find(cls, place: Path | str, pick: str, data_root: str | None) -> Trained:
+    def find(cls, place: Path | str, pick: str | None, data_root: str | None) -> Trained:
         """See `export`."""
         folder = _retrained(Path(place), pick)
         file, root = folder / "result.json", data_root or _root(folder)
@@ -163,11 +163,13 @@ def made_with(form: Format) -> dict[str, str]:
     return {**versions(), **{name: version_of(name) for name in form.packages}}
 
 
-def _retrained(place: Path, pick: str) -> Path:
+def _retrained(place: Path, pick: str | None) -> Path:
     if (place / "result.json").is_file() and (place / "architecture.yaml").is_file():
+        if pick is not None:
+            raise refuse("--pick", pick, f"left out: {place} is the folder of one retraining")
         return place
     run = Run.open(place)
-    architecture, _ = run.pick(pick)
+    architecture, _ = run.pick(pick or "knee")
     found = sorted(file.parent for file in (run.folder / "retrain").glob(f"{architecture.id}-*/result.json"))
     if not found:
         todo = f"nas retrain {place} --pick {architecture.id}"

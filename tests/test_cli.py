@@ -181,7 +181,7 @@ SPACES = [
 
 STUDIES = [
     case("search nowhere.yaml", "nowhere.yaml: cannot be read"),
-    case("search tiny.yaml", f"tiny.yaml: defaults is not known; the keys here are: {STUDY_KEYS}"),
+    case("search tiny.yaml", "tiny.yaml: is a space, not a study; a study names it as its `space`"),
     case("search study.yaml", "tiny.yaml: stem.block is 'conf'", BLOCKS, tiny=changed(SPACE, stem__block="conf")),
     study("nowhere.yaml: cannot be read", space="nowhere.yaml"),
     study("a\\x00b: cannot be read", space="a\0b"),

@@ -364,3 +364,8 @@ def test_overrides_are_lines_or_a_mapping() -> None:
     assert as_lines("trials=2") == as_lines(["trials=2"]) == ("trials=2",)
     data = {"trials": 8, "sampler": {"name": "random"}}
     assert overridden(data, {"trials": 2, "sampler.name": "tpe"}) == {"trials": 2, "sampler": {"name": "tpe"}}
+
+
+def test_a_space_is_no_study() -> None:
+    with pytest.raises(InputError, match=r"tiny\.yaml: is a space, not a study; a study names it as its `space`$"):
+        StudyConfig.load(ROOT / "search_spaces" / "mobile_tiny.yaml")

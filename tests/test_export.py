@@ -335,6 +335,7 @@ def test_an_int8_file_that_the_runtime_cannot_read(
         ({"form": "coreml"}, "--format is 'coreml', but must be one of: "),
         ({"out": "x.txt"}, r"--out is 'x\.txt', but must be a file that ends in \.onnx"),
         ({"place": "nowhere"}, "nowhere: is not a run"),
+        ({"pick": "best"}, "--pick is 'best', but must be left out: .* is the folder of one retraining"),
     ],
 )
 def test_what_cannot_be_exported(retrained: Path, changes: dict[str, Any], message: str) -> None:

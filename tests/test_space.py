@@ -740,3 +740,8 @@ def test_what_is_no_text_file_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             Space.load(file)
         assert str(caught.value).startswith(f"{file}: {expected}") and "\n" not in str(caught.value)
+
+
+def test_a_study_is_no_space() -> None:
+    with pytest.raises(InputError, match=r"quickstart\.yaml: is a study, not a space; its space is \.\./search"):
+        Space.load(SPACES.parent / "studies" / "quickstart.yaml")

@@ -213,7 +213,7 @@ time), and says itself how images are normalised and what the classes are called
     parser = _add(commands, "export", summary, text, "nas export runs/quickstart --pick best --format onnx")
     parser.add_argument("run", metavar="RUN", help="folder of a run, or of one of its retrainings")
     rule = "of a run: knee (default), best (accuracy) or an id, that was retrained"
-    parser.add_argument("--pick", default="knee", metavar="WHICH", help=rule)
+    parser.add_argument("--pick", metavar="WHICH", help=rule)
     parser.add_argument("--format", default="onnx", metavar="NAME", help="onnx (default) or executorch")
     parser.add_argument("--out", metavar="FILE", help="instead of export/ID.onnx in the folder of the retraining")
     rule = "quantise it, too, and say what that costs in accuracy and saves in time"

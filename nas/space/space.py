@@ -74,6 +74,8 @@ class Space:
         cls, data: Mapping[str, Any], where: str = "space", in_channels: int | None = None, classes: int | None = None
     ) -> Space:
         """Reads what is in a file; `where` names its source in errors (see `load`)."""
+        if "stages" not in data and isinstance(there := data.get("space"), str):
+            raise InputError(f"{where}: is a study, not a space; its space is {there}")
         for key in data:
             if key not in _KEYS:
                 raise unknown(f"{where}: ", key, _KEYS)
