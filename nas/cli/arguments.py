@@ -7,7 +7,6 @@ import math
 import sys
 from typing import Any, NoReturn
 
-import nas
 from nas.cli.values import hours, natural, path, positive, tau, weights
 
 
@@ -44,7 +43,9 @@ class _Version(argparse.Action):
     """Looked up when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"mobile-nas {nas.__version__}")
+        from nas.machine import version_of
+
+        print(f"mobile-nas {version_of('mobile-nas')}")
         parser.exit()
 
 
