@@ -655,7 +655,7 @@ def test_a_short_training_is_measured_with_the_statistics_of_its_weights(ema: fl
 
 
 def test_a_long_training_keeps_its_running_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.training.loop.SETTLED", 6)
+    monkeypatch.setattr("nas.training.statistics.SETTLED", 6)
     network, path = small(), tmp_path / "c.pt"
     fit(network, Recipe(epochs=2, batch_size=8, lr=0.2), checkpoint=path)
     assert same(dict(network.state_dict()), dict(saved(path)["model"]))

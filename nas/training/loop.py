@@ -26,13 +26,13 @@ from nas.training.mixing import Mixing, mixing
 from nas.training.parallel import Group
 from nas.training.recipe import Recipe, learning_rate
 from nas.training.stages import Loaded, Stage
-from nas.training.statistics import SETTLED, recalibrated
+from nas.training.statistics import is_young, recalibrated
 from nas.training.step import Average, autocast, fast, layout, optimiser, precision
 from nas.training.teacher import Lessons, Teacher
 
 _CHECK_EVERY = 50
 _FOR_STATISTICS = 8
-"""Batches that they are computed from."""
+"""Batches that those of a young network are computed from."""
 _ON_CPU = ("float32", "bfloat16")
 _ON_GPU = (*_ON_CPU, "float16")
 
@@ -162,6 +162,8 @@ class _Run:
         _drop_paths(network, recipe.stochastic_depth)
         self.parallel = group.wrapped(self.network)
         self.mixing: Mixing | None = None
+        self.recalibrated: tuple[int, nn.Module] | None = None
+        """The epoch that it was done behind, and what is then kept."""
 
     def settings(self, number: int) -> dict[str, Any]:
         """What epoch `number` and those before it depend on."""
@@ -268,17 +270,22 @@ class _Run:
 
     def _kept(self, number: int) -> nn.Module:
         """The network to use after epoch `number`, its statistics those of the epoch's first batches if it is young."""
-        network, loaded = self.network if self.average is None else self.average.network, self._load(number)
-        if number * loaded.steps >= SETTLED:
+        network = self.network if self.average is None else self.average.network
+        if not is_young(network):
             return network
-        draws, seed = self._drawn(number, loaded.batches)
-        size = self.recipe.batch_size
-        starts = range(0, min(loaded.steps, _FOR_STATISTICS) * size, size)
-        with _seeded(self.device, seed):
-            return recalibrated(network, (loaded.batches.augmented(draws, x, x + size)[0] for x in starts))
+        if self.recalibrated is None or self.recalibrated[0] != number:
+            loaded, size = self._load(number), self.recipe.batch_size
+            draws, seed = self._drawn(number, loaded.batches)
+            starts = range(0, min(loaded.steps, _FOR_STATISTICS) * size, size)
+            with _seeded(self.device, seed):
+                inputs = (loaded.batches.augmented(draws, x, x + size)[0] for x in starts)
+                self.recalibrated = number, recalibrated(network, inputs)
+        return self.recalibrated[1]
 
     def finish(self) -> None:
-        self.network.load_state_dict(self._kept(len(self.curve)).state_dict())
+        kept = self._kept(len(self.curve))
+        if kept is not self.network:
+            self.network.load_state_dict(kept.state_dict())
         self.group.send(list(self.network.state_dict().values()))
         _drop_paths(self.network, 0.0)
         self.network.zero_grad(set_to_none=True)

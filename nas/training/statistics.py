@@ -13,6 +13,11 @@ SETTLED = 200
 """Batches after which running statistics, and their moving average, have caught up with the weights."""
 
 
+def is_young(network: nn.Module) -> bool:
+    """Whether some of its running statistics are of fewer batches."""
+    return any(int(norm.num_batches_tracked or 0) < SETTLED for norm in _norms(network))
+
+
 def recalibrated(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """A copy, in eval mode, whose running statistics are the mean of those of `batches` (input to the network).
 
@@ -20,8 +25,6 @@ def recalibrated(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     and variance 1 are in them for some fifty batches. Layer upon layer, a network that has learnt then reads at chance.
     (Wu and Johnson 2021, Rethinking "Batch" in BatchNorm, section 3: "precise BatchNorm".)
     """
-    if not _norms(network):
-        return network
     network = copy.deepcopy(network).eval()
     norms = _norms(network)
     before = [(norm.momentum, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
