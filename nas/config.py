@@ -41,10 +41,15 @@ def _folder_name(value: str) -> str:
     return value
 
 
-def _weights(value: str) -> str:
-    if not value.strip() or "\0" in value:
-        raise ValueError(WEIGHTS_RULE)
-    return os.path.expanduser(value)
+def _path(rule: str) -> AfterValidator:
+    """Of a path, whose ~ it replaces."""
+
+    def expanded(value: str) -> str:
+        if not value.strip() or "\0" in value:
+            raise ValueError(rule)
+        return os.path.expanduser(value)
+
+    return AfterValidator(expanded)
 
 
 class SamplerConfig(Config):
@@ -110,16 +115,10 @@ class ProgressConfig(Config):
     resolution: _Share
 
 
-def _folder(value: str) -> str:
-    if not value.strip() or "\0" in value:
-        raise ValueError("the folder of an earlier retraining")
-    return os.path.expanduser(value)
-
-
 class TeacherConfig(Config):
     """A network that was retrained before, by its folder, and how much it counts (see `nas.training.Teacher`)."""
 
-    folder: Annotated[str, AfterValidator(_folder)]
+    folder: Annotated[str, _path("the folder of an earlier retraining")]
     share: Annotated[float, Gt(0), Le(1)] = 0.9
     temperature: Annotated[float, Gt(0), Le(1000)] = 4.0
 
@@ -135,7 +134,7 @@ class RetrainConfig(Config):
     epochs: _Epochs
     data: Literal["train", "train+validation"] = "train+validation"
     recipe: dict[str, Any] = {}
-    weights: Annotated[str, AfterValidator(_weights)] | None = None
+    weights: Annotated[str, _path(WEIGHTS_RULE)] | None = None
     teacher: TeacherConfig | None = None
     progressive: list[ProgressConfig] = []
     average_flips: bool = False

@@ -166,8 +166,8 @@ def _kind(func: Any, args: Any, x: torch.Tensor, written: torch.Tensor, channels
 
 def _check_shape(layer: Layer, output: torch.Tensor) -> None:
     """Raises InputError: what is behind would be counted, and budgeted, at another size than it has."""
-    wanted = [1, layer.out_channels, layer.out_resolution, layer.out_resolution]
-    if list(output.shape) != (wanted[:2] if layer.block == "classifier" else wanted):
+    wanted = [1, layer.out_channels, *([] if layer.block == "classifier" else [layer.out_resolution] * 2)]
+    if list(output.shape) != wanted:
         where = f"block {layer.block} behind {layer.in_channels} channels of {layer.resolution} pixels"
         raise refuse(f"{where}: the output's shape, at stride {layer.stride},", list(output.shape), f"{wanted}")
 

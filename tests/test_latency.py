@@ -131,7 +131,9 @@ def test_a_network_that_most_sittings_disturbed_is_not_quiet() -> None:
 
 def test_nothing_to_measure_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(measuring.time, "sleep")
-    assert measure([], lambda: None, Effort(1, 1, apart=60), one_thread=True).models == []
+    found = measure([], lambda: None, Effort(1, 1, apart=60), one_thread=True)
+    table = Table({})
+    assert found.models == table.take(found) == [] and table.reference_ms == 0, "nor is there a unit"
 
 
 def test_runs_beside_a_slow_reference_or_interrupted_do_not_count() -> None:

@@ -99,9 +99,10 @@ def _check_run(folder: str | None) -> None:
 
 def _overrides(options: argparse.Namespace, more: dict[str, Any]) -> list[str]:
     """What the options say instead of the study file, those of --set last."""
+    from nas.config import as_lines
+
     given = {**more, "workers": options.workers, "data.root": options.data_root}
-    overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
-    return [*overrides, *options.set]
+    return [*as_lines({key: value for key, value in given.items() if value is not None}), *options.set]
 
 
 def _front(options: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ def imagefolder(config: DataConfig) -> Source:
     test = _folder(root, "val" if os.path.isdir(root / "val") and not os.path.exists(root / "test") else "test", others)
     if others:
         what = f"{len(others)} files or folders in those of the classes are no images ({_KINDS}) and are left out"
-        logger.warning("data: %s, the first is %s", what, others[0])
+        logger.warning("data: %s, the first is %s", what, min(others))
     for name in sorted(train.keys() ^ test.keys()):
         only, lacks = ("training", "test") if name in train else ("test", "training")
         raise InputError(f"data.root: class {name!r} of {root} has {only} images, but no {lacks} images")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
@@ -15,7 +14,7 @@ from torch import nn
 from nas.architecture import Architecture, Layer
 from nas.export.model import make_model
 from nas.export.onnx import needed
-from nas.files import data_folder, write_json, write_text
+from nas.files import code_digest, data_folder, write_json, write_text
 from nas.inputs import InputError, refuse
 from nas.latency import measure
 from nas.latency.predict import CALIBRATION, distinct_layers, members
@@ -64,10 +63,10 @@ def plan(what: Space | Sequence[Architecture], folder: Path) -> dict[str, Any]:
     efforts = {"frames": LAYERS, "layers": LAYERS, "networks": NETWORKS}
     plain = {part: astuple(effort) for part, effort in efforts.items()}
     write_text(folder / "time_models.py", _SCRIPT.read_text(encoding="utf-8"))
-    method = Path(str(measure.__file__)).read_text(encoding="utf-8")
-    write_text(folder / "measure.py", method)
-    digest = hashlib.sha256(method.encode()).hexdigest()[:12]
-    write_json(folder / "plan.json", {"reference": REFERENCE.id, "method": digest, "effort": plain, "jobs": jobs})
+    method = Path(str(measure.__file__))
+    write_text(folder / "measure.py", method.read_text(encoding="utf-8"))
+    about = {"reference": REFERENCE.id, "method": code_digest([method], ()), "effort": plain}
+    write_json(folder / "plan.json", {**about, "jobs": jobs})
     return {"files": len(jobs), "bytes": size}
 
 
@@ -77,7 +76,7 @@ def device_file(name: str) -> Path:
 
 
 def kept_table(name: str) -> Table:
-    """Raises InputError if it is damaged."""
+    """What was imported. Raises InputError if it is not there, or damaged."""
     file = device_file(name)
     try:
         return Table.of(json.loads(file.read_text(encoding="utf-8")), str(file))

@@ -82,9 +82,8 @@ def import_table(file: Path, name: str) -> Path:
         raise refuse(f"{file}: reference_ms", table.reference_ms, "more than 0")
     kept = device_file(name)
     before = None
-    if kept.exists():
-        with suppress(InputError):  # what is damaged is replaced
-            before = kept_table(name)
+    with suppress(InputError):  # there is none, or one that is damaged: it is replaced
+        before = kept_table(name)
     if before is not None:
         table = _added(before, table, file, name)
     write_json(kept, table.to_dict())

@@ -64,8 +64,8 @@ class Table:
 
     def take(self, found: Timings) -> list[Timing]:
         """What was found. The least unit seen is kept; what was disturbed by it is no longer quiet."""
-        before, now = self.reference_ms, found.unit * 1e3
-        if not before or now < before:
+        before, now = self.reference_ms or math.inf, found.unit * 1e3
+        if now < before:
             for part in (self.layers, self.frames, self.networks):
                 part |= {name: doubted(timing, before, now) for name, timing in part.items()}
             self.reference_ms, self.reference_interval_ms = now, found.interval_ms

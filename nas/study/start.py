@@ -100,9 +100,11 @@ def _check_images(study: Study, splits: Splits) -> None:
         "images": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
         "mean": [round(x, 3) for x in splits.mean],
     }
-    if any(trial.state.is_finished() for trial in study.study.get_trials(deepcopy=False)):
-        refuse_changes(study.run.folder, "other images", study.study.user_attrs.get("images", now), now)
-    study.study.set_user_attr("images", now)
+    before = study.study.user_attrs.get("images")
+    if before is not None and any(trial.state.is_finished() for trial in study.study.get_trials(deepcopy=False)):
+        refuse_changes(study.run.folder, "other images", before, now)
+    if before != now:
+        study.study.set_user_attr("images", now)
 
 
 def _warn_of_chance(accuracies: Sequence[float], labels: NDArray[np.int64]) -> None:
