@@ -47,7 +47,7 @@ def imagefolder(config: DataConfig) -> Source:
     test = _folder(root, "val" if os.path.isdir(root / "val") and not os.path.exists(root / "test") else "test", others)
     if others:
         what = f"{len(others)} files or folders in those of the classes are no images ({_KINDS}) and are left out"
-        logger.warning("data: %s, the first is %s", what, min(others))
+        logger.warning("data: %s, the first is %s", what, others[0])
     for name in sorted(train.keys() ^ test.keys()):
         only, lacks = ("training", "test") if name in train else ("test", "training")
         raise InputError(f"data.root: class {name!r} of {root} has {only} images, but no {lacks} images")
@@ -85,7 +85,7 @@ def _folder(root: Path, part: str, others: list[str]) -> Folder:
 def _files(folder: Path, others: list[str]) -> list[File]:
     files: list[File] = []
     with os.scandir(folder) as entries:
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
             if not entry.name.lower().endswith(EXTENSIONS):
@@ -100,7 +100,7 @@ def _files(folder: Path, others: list[str]) -> list[File]:
                 others.append(entry.path)
             else:
                 files.append(File(entry.path, status.st_size, status.st_mtime_ns))
-    return sorted(files)
+    return files
 
 
 def _decoded(root: Path, files: list[File], size: int | None) -> Decoded:
