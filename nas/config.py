@@ -18,7 +18,7 @@ from nas.data import DATASETS, DataConfig
 from nas.evaluation import Rung
 from nas.executors import check_executor
 from nas.files import FOLDER_NAME, is_folder_name
-from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, read_yaml, refuse
+from nas.inputs import Config, InputError, Quantity, checked, choices, parse_value, path_rule, read_yaml, refuse
 from nas.latency import LATENCY, check_int8, check_runtime
 from nas.samplers import check_sampler
 from nas.space import Space
@@ -39,17 +39,6 @@ def _folder_name(value: str) -> str:
     if not is_folder_name(value):
         raise ValueError(FOLDER_NAME)
     return value
-
-
-def _path(rule: str) -> AfterValidator:
-    """Of a path, whose ~ it replaces."""
-
-    def expanded(value: str) -> str:
-        if not value.strip() or "\0" in value:
-            raise ValueError(rule)
-        return os.path.expanduser(value)
-
-    return AfterValidator(expanded)
 
 
 class SamplerConfig(Config):
@@ -118,7 +107,7 @@ class ProgressConfig(Config):
 class TeacherConfig(Config):
     """A network that was retrained before, by its folder, and how much it counts (see `nas.training.Teacher`)."""
 
-    folder: Annotated[str, _path("the folder of an earlier retraining")]
+    folder: Annotated[str, path_rule("the folder of an earlier retraining")]
     share: Annotated[float, Gt(0), Le(1)] = 0.9
     temperature: Annotated[float, Gt(0), Le(1000)] = 4.0
 
@@ -134,7 +123,7 @@ class RetrainConfig(Config):
     epochs: _Epochs
     data: Literal["train", "train+validation"] = "train+validation"
     recipe: dict[str, Any] = {}
-    weights: Annotated[str, _path(WEIGHTS_RULE)] | None = None
+    weights: Annotated[str, path_rule(WEIGHTS_RULE)] | None = None
     teacher: TeacherConfig | None = None
     progressive: list[ProgressConfig] = []
     average_flips: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import reprlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 MAX_FILE_BYTES = 1_000_000
@@ -198,6 +199,17 @@ def quantity(value: object) -> float:
 
 
 Quantity = Annotated[float, BeforeValidator(quantity)]
+
+
+def path_rule(rule: str) -> AfterValidator:
+    """Of a path, whose ~ it replaces; `rule` says what it should be."""
+
+    def expanded(value: str) -> str:
+        if not value.strip() or "\0" in value:
+            raise ValueError(rule)
+        return os.path.expanduser(value)
+
+    return AfterValidator(expanded)
 
 
 @lru_cache(maxsize=256)

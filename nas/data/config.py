@@ -8,15 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import BeforeValidator
 
-from nas.inputs import Config, InputError
-
-
-def _path(value: str) -> str:
-    if not value.strip() or "\0" in value:
-        raise ValueError("the path of a folder")
-    return os.path.expanduser(value)
+from nas.inputs import Config, InputError, path_rule
 
 
 def _part(value: object) -> object:
@@ -34,7 +28,7 @@ class DataConfig(Config):
     """
 
     source: str
-    root: Annotated[str, AfterValidator(_path)] | None = None
+    root: Annotated[str, path_rule("the path of a folder")] | None = None
     validation: Annotated[int | float, BeforeValidator(_part)] = 0.1
     seed: Annotated[int, Ge(0)] = 0
     size: Annotated[int, Ge(1), Le(4096)] | None = None
