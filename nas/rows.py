@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 
 from nas.architecture import LIMITS, Stage, Value, is_scalar, is_word, plain, unknown
 from nas.blocks import BLOCKS, check_options, defaults_of, options_of
+from nas.blocks.block import divisible
 from nas.inputs import InputError, checked, choices, refuse
 
 Ask = Callable[[str, tuple[Value, ...]], Value]
@@ -133,9 +134,7 @@ def scaled(c: int, scale: bool | str, width: Value, divisor: int) -> int:
     factor = max(1.0, float(width)) if scale == "up" else float(width) if scale else 1.0
     if factor == 1.0:
         return c
-    wanted = c * factor
-    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * wanted else rounded
+    return divisible(c * factor, divisor)
 
 
 def _essential(block: str, pick: Callable[[str, Value], Value]) -> tuple[tuple[str, Value], ...]:

@@ -47,7 +47,8 @@ class TimmNetwork(Network):
         super().__init__(changed)
         self.load_state_dict(build(changed).state_dict())  # initialised as `build` does
         self.num_classes = changed.classes
-        self.num_features = self.head_hidden_size = self.architecture.layers[-1].in_channels
+        self.num_features = self.architecture.layers[-1].in_channels
+        self.head_hidden_size = dict(changed.layers[-1].options).get("hidden") or self.num_features
         if num_classes == 0:
             self.reset_classifier(0)
 
@@ -57,28 +58,28 @@ class TimmNetwork(Network):
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(batch, num_features, h', w') -> logits (batch, classes); with `pre_logits` (batch, num_features)."""
+        """(batch, num_features, h', w') -> logits (batch, classes); with `pre_logits` (batch, head_hidden_size)."""
         head = self._head()
-        out: Tensor = head[:2](x) if pre_logits else head(x)
+        out: Tensor = head[:-2](x) if pre_logits else head(x)
         return out
 
     def _head(self) -> nn.Sequential:
-        """Pooling, flattening, dropout, linear."""
+        """Pooling, flattening, perhaps a hidden layer, dropout, linear."""
         head = self.layers[-1].layers
         assert isinstance(head, nn.Sequential)
         return head
 
     def get_classifier(self) -> nn.Module:
-        return self._head()[3]
+        return self._head()[-1]
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new classifier; with 0 classes none: the output is (batch, num_features)."""
+        """A new classifier; with 0 classes none: the output is (batch, head_hidden_size)."""
         self.num_classes = num_classes
         new: nn.Module = nn.Identity()
         if num_classes:
             alone = Architecture((replace(self.architecture.stages[-1], c=num_classes),), 1, self.num_features)
             new = TimmNetwork(alone).get_classifier().to(next(self.parameters()))
-        self._head()[3] = new
+        self._head()[-1] = new
 
 
 def register(folder: Path | str, name: str | None = None) -> str:
@@ -118,8 +119,9 @@ def _cfg(folder: Path, architecture: Architecture) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: is no finished retraining: {file.name}: {type(error).__name__}") from None
     size = (architecture.in_channels, architecture.resolution, architecture.resolution)
-    last = len(architecture.layers) - 1
-    first = next(name for name, module in build(architecture).named_modules() if isinstance(module, nn.Conv2d))
+    modules = list(build(architecture).named_modules())
+    first = next(name for name, module in modules if isinstance(module, nn.Conv2d))
+    classifier = [name for name, module in modules if isinstance(module, nn.Linear)][-1]
     return {
         "file": str(folder / WEIGHTS_FILE),
         "num_classes": architecture.classes,
@@ -131,6 +133,6 @@ def _cfg(folder: Path, architecture: Architecture) -> dict[str, Any]:
         "mean": mean,
         "std": std,
         "first_conv": first,
-        "classifier": f"layers.{last}.layers.3",
+        "classifier": classifier,
         "description": f"architecture {architecture.id}",
     }

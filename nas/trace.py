@@ -17,7 +17,7 @@ from nas.inputs import refuse
 from nas.meta import SHAPES, Blank, made
 
 # An inference runtime folds these into the operator in front of them: they work in its output's place.
-_FOLDED = frozenset("batch_norm relu relu_ relu6 hardtanh hardtanh_ hardswish silu sigmoid".split())
+_FOLDED = frozenset("batch_norm relu relu_ relu6 hardtanh hardtanh_ hardswish silu sigmoid hardsigmoid".split())
 _SUMS = frozenset({"addmm", "mm", "_adaptive_avg_pool3d"})
 _ATEN = torch.ops.aten
 _WITHOUT_MACS = {_ATEN._unsafe_view.default, *SHAPES} - {_ATEN.convolution.default, _ATEN.addmm.default}

@@ -1,4 +1,4 @@
-"""Weights to start from: those of torchvision's MobileNetV2, or of a network that was retrained before."""
+"""Weights to start from: those of torchvision's MobileNets, or of a network that was retrained before."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,6 +25,8 @@ IMAGENET = "imagenet"
 WEIGHTS_FILE = "weights.safetensors"
 WEIGHTS_RULE = f"{IMAGENET}, a .pth or .safetensors file, or a folder that nas retrain made"
 MAX_WEIGHTS_BYTES = 2**30
+EPSILON = 1e-5
+"""Of batch normalisation, in all blocks."""
 Tensors = Mapping[str, Tensor]
 
 
@@ -46,9 +48,9 @@ def load_weights(network: Network, weights: nn.Module | Tensors | Path | str) ->
     Those are of the seed that `build` was given. The resolution makes no difference but to blocks whose
     tensors follow from it, such as CSE (`one_resolution`).
 
-    `weights` is a `torchvision.models.mobilenet_v2` of any width_mult, its state dict, a .pth or .safetensors file of
-    that, a folder that `nas retrain` made of the same architecture, or "imagenet": torchvision's own
-    MobileNet_V2_Weights.IMAGENET1K_V2 (width 1.0, 1,000 classes; 14 MB). Only that word downloads anything, once,
+    `weights` is a torchvision `mobilenet_v2` of any width_mult, `mobilenet_v3_large` or `mobilenet_v3_small`, its state
+    dict, a .pth or .safetensors file of that, a folder that `nas retrain` made of the same architecture, or "imagenet":
+    torchvision's own for that network (width 1.0, 1,000 classes; 10 to 21 MB). Only that word downloads anything, once,
     into torch's hub folder. Files are read without pickle's code.
 
     Only what has a tensor is compared: a network with another activation, stride or place of the shortcut takes the
@@ -59,9 +61,11 @@ def load_weights(network: Network, weights: nn.Module | Tensors | Path | str) ->
     Raises InputError, the network unchanged, for the first tensor that is missing, not known, of another shape or not
     finite, and for what cannot be read or downloaded.
     """
+    pretrained = None
     if weights == IMAGENET:
-        _matched(network, _mobilenet_v2(), IMAGENET)  # says what does not fit before 14 MB are downloaded
-    source, sha256, tensors = _read(weights)
+        pretrained = _nearest(network)
+        _matched(network, pretrained.tensors, IMAGENET)  # says what does not fit before anything is downloaded
+    source, sha256, tensors = _read(weights, pretrained)
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, source)
     values = _matched(network, tensors, source)
@@ -100,14 +104,14 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
     return state, sha256
 
 
-def _read(weights: nn.Module | Tensors | Path | str) -> tuple[str, str | None, Tensors]:
-    """(name of the source, SHA-256 of its file, tensors)."""
+def _read(weights: nn.Module | Tensors | Path | str, pretrained: Layout | None) -> tuple[str, str | None, Tensors]:
+    """(name of the source, SHA-256 of its file, tensors); `pretrained`: whose ImageNet weights are meant."""
     if isinstance(weights, nn.Module):
         return type(weights).__name__, None, weights.state_dict()
     if isinstance(weights, Mapping):
         return "state dict", None, weights
-    if weights == IMAGENET:
-        file = _imagenet()
+    if pretrained:
+        file = _imagenet(pretrained)
         tensors, sha256 = read_tensors(file)
         prefix = file.stem.rpartition("-")[2]
         if not sha256.startswith(prefix):
@@ -120,11 +124,11 @@ def _read(weights: nn.Module | Tensors | Path | str) -> tuple[str, str | None, T
     return str(weights), sha256, tensors
 
 
-def _imagenet() -> Path:
+def _imagenet(layout: Layout) -> Path:
     """The file of torchvision's ImageNet weights in torch's hub folder; downloads it if it is not there."""
-    from torchvision.models import MobileNet_V2_Weights
+    from torchvision.models import get_weight
 
-    weights = MobileNet_V2_Weights.IMAGENET1K_V2
+    weights = get_weight(layout.imagenet)
     file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     if not file.exists():
         try:
@@ -136,26 +140,49 @@ def _imagenet() -> Path:
     return file
 
 
-@cache
-def _mobilenet_v2() -> Tensors:
-    """torchvision's tensors by name, without values, in the order of our layers. The names are those of all widths."""
-    from torchvision.models import mobilenet_v2
+@dataclass(frozen=True)
+class Layout:
+    """A network of torchvision's whose tensors may come: its name there, the name of its ImageNet weights, and the
+    epsilon of its batch normalisation. Its tensors are in the order in which `Network` has them."""
 
-    with torch.device("meta"):
-        state: Tensors = mobilenet_v2().state_dict()
-    return state
+    model: str
+    imagenet: str
+    epsilon: float = EPSILON
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """By name, without values. The names are those of all widths."""
+        from torchvision.models import get_model
+
+        with torch.device("meta"):
+            state: Tensors = get_model(self.model).state_dict()
+        return state
 
 
-# Who else's tensors may come: their names, in the order in which `Network` has them. Another source is a line here.
-LAYOUTS: dict[str, Callable[[], Tensors]] = {"torchvision's mobilenet_v2": _mobilenet_v2}
+# Another source is a line here.
+LAYOUTS = (
+    Layout("mobilenet_v2", "MobileNet_V2_Weights.IMAGENET1K_V2"),
+    Layout("mobilenet_v3_large", "MobileNet_V3_Large_Weights.IMAGENET1K_V2", 1e-3),
+    Layout("mobilenet_v3_small", "MobileNet_V3_Small_Weights.IMAGENET1K_V1", 1e-3),
+)
+
+
+def _nearest(network: Network) -> Layout:
+    """That which has most shapes in common with the network, layer by layer."""
+    own = [x.shape for x in network.state_dict().values()]
+
+    def alike(layout: Layout) -> int:
+        return sum(x.shape == shape for x, shape in zip(layout.tensors.values(), own, strict=False))
+
+    return max(LAYOUTS, key=alike)
 
 
 def _matched(network: Network, tensors: Tensors, source: str) -> dict[str, Tensor]:
     """The new value of each of the network's tensors, by its name there; none for a classifier of other classes."""
     own = network.state_dict()
-    head = f"layers.{len(network.layers) - 1}."
+    head = list(own)[-1].rpartition(".")[0] + "."  # the linear layer that ends both
     values, classes = {}, None
-    names = _layout(own, tensors, source)
+    names, epsilon = _layout(own, tensors, source)
     for name, theirs in zip(own, names, strict=False):
         layer = name.split(".")[1]
         place = f"layers[{layer}] ({network.architecture.layers[int(layer)].block})"
@@ -169,15 +196,22 @@ def _matched(network: Network, tensors: Tensors, source: str) -> dict[str, Tenso
             raise InputError(f"{source}: {theirs} has shape {found}, but must be the {wants} of the network's {place}")
         if wanted == list(own[name].shape):
             values[name] = tensors[theirs]
+            if _kind(name) == "running_var" and epsilon != EPSILON:  # var + epsilon is what it divides by
+                values[name] = tensors[theirs].float() + (epsilon - EPSILON)
     if len(names) != len(own):  # both end with the one linear layer, and one of them has no bias
         raise InputError(f"{source}: has {len(names)} tensors, but must have {len(own)} as the network does")
     return values
 
 
-def _layout(own: Tensors, tensors: Tensors, source: str) -> list[str]:
-    """The names of all `tensors` in the order of the network's. Raises InputError if one is missing or not known."""
-    kinds = {"this network": list(own), **{kind: list(names()) for kind, names in LAYOUTS.items()}}
-    kind, names = max(kinds.items(), key=lambda item: len(set(item[1]) & set(tensors)))
+def _layout(own: Tensors, tensors: Tensors, source: str) -> tuple[list[str], float]:
+    """The names of all `tensors` in the order of the network's, and the epsilon that they were trained with. Raises
+    InputError if one is missing or not known."""
+    kinds = {"this network": (list(own), EPSILON)} | {
+        f"torchvision's {layout.model}": (list(layout.tensors), layout.epsilon) for layout in LAYOUTS
+    }
+    # Of two that have as many of them, as the V3s, that without others.
+    kind = max(kinds, key=lambda kind: _in_common(kinds[kind][0], tensors))
+    names, epsilon = kinds[kind]
     if not set(names) & set(tensors):
         first = ascii(next(iter(tensors), "nothing"))[:80]
         raise InputError(f"{source}: holds {first}, but must hold the tensors of {' or '.join(kinds)}")
@@ -187,7 +221,13 @@ def _layout(own: Tensors, tensors: Tensors, source: str) -> list[str]:
     for name in tensors:
         if name not in names:
             raise InputError(f"{source}: {ascii(name)[:80]} is not known; {kind} has no such tensor")
-    return names
+    return names, epsilon
+
+
+def _in_common(names: Iterable[str], tensors: Tensors) -> tuple[int, int]:
+    """How many of the names are there, and how many are not (negated)."""
+    there = len(set(names) & set(tensors))
+    return there, there - len(set(names))
 
 
 def _kind(name: str) -> str:

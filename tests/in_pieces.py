@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from nas.blocks import BLOCKS
 from nas.blocks.block import ACTIVATIONS, ChannelShuffle
+from nas.blocks.bottleneck import SqueezeExcite
 
 Part = tuple[Tensor, slice, slice]  # weights of one group of a 1x1 convolution, the channels it reads and writes
 
@@ -37,7 +38,7 @@ class InPieces:
     no_projection: Sequence[None] = ()
 
     def __init__(self, block: nn.Module, splits: int) -> None:
-        self.block, layers = block, list(block.layers.modules())
+        self.block, layers = block, list(outside_gates(block.layers))
         *expand, self.depthwise, self.project = [*[x for x in layers if isinstance(x, nn.Conv2d)], *self.no_projection]
         self.expand = expand[0] if expand else None
         activations = [x for x in layers if type(x) in ACTIVATIONS.values()]
@@ -123,13 +124,7 @@ class CSEInPieces(InPieces):
         x, block = box.pop(), self.block
         side = -(-x.shape[-1] // block.stride)
         out = x.new_empty(1, block.out_channels, side, side)
-        z = None
-        for piece in self.pieces:
-            y = self.made(piece, x)
-            z = x.new_empty(1, self.depthwise.out_channels, side, side) if z is None else z
-            self.filter(piece, y, z[:, piece.start : piece.start + len(piece.depthwise)])
-            del y
-        self.behind(z)
+        z = self.filtered(x, side)
         first, _, second, _ = block.layers[-1].gate
         gate = z.mean(dim=1).flatten(1)
         gate = first(gate).relu_()
@@ -137,6 +132,17 @@ class CSEInPieces(InPieces):
         z.mul_(gate.view(1, 1, side, side))
         torch.mean(z.view(1, block.out_channels, -1, side, side), dim=2, out=out)
         return out.add_(x) if block.shortcut else out
+
+    def filtered(self, x: Tensor, side: int) -> Tensor:
+        """All hidden channels behind the depthwise convolution and its activation."""
+        z = None
+        for piece in self.pieces:
+            y = self.made(piece, x)
+            z = x.new_empty(1, self.depthwise.out_channels, side, side) if z is None else z
+            self.filter(piece, y, z[:, piece.start : piece.start + len(piece.depthwise)])
+            del y
+        assert z is not None
+        return self.behind(z)
 
     def filter(self, piece: Piece, y: Tensor, z: Tensor) -> None:
         """The depthwise convolution of `y` into its place: torch's own cannot write into a part of a tensor."""
@@ -151,6 +157,41 @@ class CSEInPieces(InPieces):
             for column, (to_x, from_x) in enumerate(ranges):
                 weight = piece.depthwise[:, 0, row, column].view(1, -1, 1, 1)
                 z[..., to_y, to_x].addcmul_(y[..., from_y, from_x], weight)
+
+
+class SEInPieces(CSEInPieces):
+    """As in CSE the gate sees all channels, here their means; the projection reads what was weighted in place."""
+
+    no_projection = ()
+
+    def __call__(self, box: list[Tensor]) -> Tensor:
+        x, block = box.pop(), self.block
+        side = -(-x.shape[-1] // block.stride)
+        out = x.new_empty(1, block.out_channels, side, side)
+        z = self.filtered(x, side)
+        _, first, _, second, _ = next(m for m in block.layers if isinstance(m, SqueezeExcite)).gate
+        spans = [slice(piece.start, piece.start + len(piece.depthwise)) for piece in self.pieces]
+        squeezed = x.new_empty(first.out_channels).copy_(first.bias)
+        for span in spans:
+            squeezed.addmv_(first.weight[:, span, 0, 0], z[0, span].mean(dim=(1, 2)))
+        squeezed.relu_()
+        for span in spans:
+            gate = torch.addmv(second.bias[span], second.weight[span, :, 0, 0], squeezed)
+            z[0, span].mul_(F.hardsigmoid(gate, inplace=True).view(-1, 1, 1))
+            del gate
+        del squeezed
+        out.copy_(self.project.bias.view(1, -1, 1, 1).expand_as(out))
+        for piece, span in zip(self.pieces, spans, strict=True):
+            for weight, reads, writes in piece.project:
+                out[0, writes].flatten(1).addmm_(weight, z[0, span][reads].flatten(1))
+        return out if block.shortcut is None else out.add_(x)
+
+
+def outside_gates(module: nn.Module) -> Iterator[nn.Module]:
+    """All modules in it, but for those in a squeeze-and-excitation."""
+    yield module
+    for child in () if isinstance(module, SqueezeExcite) else module.children():
+        yield from outside_gates(child)
 
 
 def by_group(channels: Tensor, wide: int) -> list[tuple[int, slice]]:

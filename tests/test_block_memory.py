@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from in_pieces import CSEInPieces, InPieces
+from in_pieces import CSEInPieces, InPieces, SEInPieces
 from live import folded, peak_of
 from test_costs import mobilenet_v1, mobilenet_v2
 
@@ -33,6 +33,9 @@ SPLIT: list[tuple[str, int, int, int, dict[str, Any]]] = [
     ("bottleneck", 16, 16, 1, {"t": 4, "shortcut": "expansion"}),
     ("bottleneck", 16, 16, 1, {"t": 4, "groups": 2, "shortcut": "expansion"}),
     ("bottleneck", 16, 16, 1, {"t": 4, "shortcut": "none"}),
+    ("bottleneck", 16, 16, 1, {"t": 4, "se": 0.25}),
+    ("bottleneck", 16, 24, 2, {"t": 3, "groups": 2, "se": 0.5, "activation": "hardswish"}),
+    ("bottleneck", 16, 24, 1, {"t": 1, "se": 0.25}),
     ("separable", 16, 32, 1, {}),
     ("separable", 16, 32, 2, {"k": 5}),
     ("shuffle", 48, 48, 1, {"groups": 3}),
@@ -57,7 +60,7 @@ def test_a_block_in_pieces_allocates_what_is_modelled(
     torch.manual_seed(0)
     module = folded(blocks.make(block, i, o, stride, 15, options).eval())
     x = torch.randn(1, i, 15, 15)
-    pieces = (CSEInPieces if block == "cse" else InPieces)(module, splits)
+    pieces = (CSEInPieces if block == "cse" else SEInPieces if "se" in options else InPieces)(module, splits)
     out, peak = peak_of(pieces, x, pieces.weights())
     with torch.no_grad():
         assert torch.allclose(out, module(x), atol=1e-5)
@@ -89,8 +92,9 @@ def test_blocks_by_hand() -> None:
     assert elements("shuffle", 4, 12, 2, groups=1) == 4 * 64 + 12 * 16 + 64 + 16
     # The projected shortcut waits beside the sum of the pieces.
     assert elements("bottleneck", 4, 8, shortcut="projection", t=2) == (4 + 8 + 8 + 1 + 1) * 64
-    # All 8 filtered channels wait for their gate: 64 pixels, from 16 numbers.
+    # All 8 filtered channels wait for their gate: 64 pixels, from 16 numbers; or 8 channels, beside an expanded one.
     assert elements("cse", 4, 8, t=2) == (4 + 8 + 8) * 64 + 64 + 16
+    assert elements("bottleneck", 4, 8, t=2, se=0.25) == (4 + 8 + 8 + 1) * 64
     assert elements("classifier", 4, 10) == 4 * 64 + 10 + 1
 
 

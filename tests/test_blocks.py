@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
 from torchvision.models.efficientnet import FusedMBConv, FusedMBConvConfig
 from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.mobilenetv3 import InvertedResidual as InvertedResidualV3
+from torchvision.models.mobilenetv3 import InvertedResidualConfig
 
 from nas.architecture import Architecture, Layer, Stage
 from nas.blocks import BLOCKS, Option, check_options, defaults_of, make, options_of, problem
@@ -39,11 +41,13 @@ LEGAL: dict[str, list[Any]] = {
     "dropout": [0, 0.5],
     "expand": [True, False],
     "groups": [1, 2, 4],
+    "hidden": [0, 1, 32],
     "k": [1, 3, 5, 7],
     "linear": [True, False],
     "norm": ["pair", "each"],
     "ratio": [1, 2, 4],
     "reduction": [1, 4, 10**6],
+    "se": [0, 0.25, 1],
     "shortcut": ["bottleneck", "expansion", "none", "projection"],
     "shuffle": [True, False],
     "stack": [True, False],
@@ -57,11 +61,13 @@ ILLEGAL: dict[str, list[Any]] = {
     "dropout": [-0.1, 1, "half"],
     "expand": [1, "always"],
     "groups": [0, -1, 1.5, True],
+    "hidden": [-1, 0.5, True],
     "k": [2, 0, -3, 101, 3.0, "3"],
     "linear": [0, "no"],
     "norm": ["both", True],
     "ratio": [0, 2.5],
     "reduction": [0, "4"],
+    "se": [-0.25, 1.5, "yes", True],
     "shortcut": [True, False, "identity"],
     "shuffle": [None, 1],
     "stack": [1, "yes"],
@@ -285,6 +291,21 @@ def test_what_is_not_refused_can_be_built() -> None:
 )
 def test_bottleneck_is_torchvisions_inverted_residual(i: int, o: int, s: int, t: int) -> None:
     ours, theirs = make("bottleneck", i, o, s, 9, {"t": t}), stir(InvertedResidual(i, o, s, t))
+    copy_weights(theirs, ours)
+    x = torch.randn(3, i, 9, 9)
+    for training in (False, True):
+        difference = ours.train(training)(x) - theirs.train(training)(x)
+        assert difference.abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(("i", "o", "s", "t", "k"), [(24, 40, 2, 3, 5), (40, 40, 1, 3, 5), (16, 16, 2, 1, 3)])
+@pytest.mark.parametrize("activation", ["relu", "hardswish"])
+def test_bottleneck_with_squeeze_and_excitation_is_torchvisions(
+    i: int, o: int, s: int, t: int, k: int, activation: str
+) -> None:
+    ours = make("bottleneck", i, o, s, 9, {"t": t, "k": k, "se": 0.25, "activation": activation})
+    config = InvertedResidualConfig(i, k, i * t, o, True, "HS" if activation == "hardswish" else "RE", s, 1, 1.0)
+    theirs = stir(InvertedResidualV3(config, nn.BatchNorm2d))
     copy_weights(theirs, ours)
     x = torch.randn(3, i, 9, 9)
     for training in (False, True):

@@ -353,7 +353,7 @@ RUNS = [
     case(["retrain", "run", "--weights", "a\0\n"], f"weights is 'a\\x00\\n', but must be {WEIGHTS}"),
     case("retrain run --weights /dev/zero", f"weights is '/dev/zero', but must be {WEIGHTS}"),
     case("retrain run --weights study.yaml", "study.yaml: is damaged, or is not what torch.save makes of a state dict"),
-    case("retrain run --weights imagenet", "imagenet: features.0.0.weight has shape [32, 3, 3, 3], but must be the"),
+    case("retrain run --weights imagenet", "imagenet: features.0.0.weight has shape [16, 3, 3, 3], but must be the"),
     case(
         "search study.yaml --run run --set sampler.seed=3",
         "run: was begun with another study",

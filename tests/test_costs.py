@@ -46,6 +46,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"t": 1.5, "groups": 2, "linear": False},
         {"t": 2, "groups": 4, "bias": True},
         {"t": 1, "expand": True, "shortcut": "projection", "bias": True},
+        {"t": 3, "se": 0.25},
     ],
     "conv": [{}, {"k": 1}, {"k": 5, "groups": 2, "bias": True}],
     "cse": [

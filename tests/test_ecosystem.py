@@ -104,6 +104,19 @@ def test_a_new_classifier_is_one_of_the_architectures() -> None:
     assert new.weight.std().item() == pytest.approx(0.01, rel=0.5) and new.bias.tolist() == [0.0] * 5
 
 
+def test_a_hidden_layer_stays_when_the_classifier_is_new() -> None:
+    stages = (Stage.of("bottleneck", 8, s=2, t=2, se=0.25), Stage.of("classifier", 10, hidden=12))
+    model = TimmNetwork(Architecture(stages, 8)).eval()
+    x = torch.rand(2, 3, 8, 8)
+    hidden = model.forward_head(model.forward_features(x), pre_logits=True)
+    assert (model.num_features, model.head_hidden_size, hidden.shape) == (8, 12, (2, 12))
+    assert torch.equal(model.get_classifier()(hidden), model(x))
+    model.reset_classifier(0)
+    assert torch.equal(model(x), hidden)
+    model.reset_classifier(5)
+    assert model(x).shape == (2, 5) and torch.equal(model.forward_head(model.forward_features(x), True), hidden)
+
+
 def test_timm_is_told_of_a_network_of_one_resolution(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed (pip install 'mobile-nas[timm]')")
     stages = (Stage.of("conv", 8, k=3), Stage.of("cse", 8, t=2), Stage.of("classifier", 10))

@@ -43,6 +43,7 @@ PLACES: list[tuple[str, int, int, int, dict[str, Any]]] = [
     ("bottleneck", 8, 8, 1, {"t": 3}),
     ("bottleneck", 8, 16, 1, {"t": 2, "groups": 2, "shortcut": "projection", "linear": False}),
     ("bottleneck", 8, 16, 1, {"t": 2, "groups": 4, "shuffle": False, "shortcut": "expansion", "bias": True}),
+    ("bottleneck", 8, 8, 1, {"t": 3, "se": 0.25, "activation": "hardswish"}),
     ("fused_bottleneck", 8, 8, 1, {"t": 2}),
     ("fused_bottleneck", 8, 12, 2, {"t": 1, "k": 5}),
     ("cse", 8, 8, 1, {"t": 2}),
@@ -55,6 +56,7 @@ PLACES: list[tuple[str, int, int, int, dict[str, Any]]] = [
     ("identity", 8, 12, 2, {}),
     ("maxpool", 8, 8, 2, {}),
     ("classifier", 8, 5, 1, {}),
+    ("classifier", 8, 5, 1, {"hidden": 16}),
 ]
 
 

@@ -73,7 +73,7 @@ def published_macs(row: Row) -> float:
     """The multiply-adds in millions that a paper should print by its own tables."""
     if "tables_macs_m" in row["published"]:
         return float(round(row["published"]["tables_macs_m"]))
-    if row["space"] == "mobilenet_v2":
+    if row["space"] in {"mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"}:
         return int(row["macs"] / 1e6)
     return round(row["conv_macs" if row["space"] == "shufflenet_v1" else "macs"] / 1e6)
 
@@ -89,6 +89,8 @@ def published_params(row: Row) -> float:
     """The parameters in millions that a paper should print by its own tables."""
     if row["space"] in {"mobilenet_v2_cse", "mobilenet_v2_cse_only"} or "set" in row:
         return cut(3)(row["params"] / 1e6)
+    if row["space"].startswith("mobilenet_v3"):
+        return cut(1)(row["params"] / 1e6)
     norms = normalised_channels(row["space"], row["choices"]["width"])
     # MobileNetV1 in TF-slim has no scale, but counts the running mean and variance; MobileNetV2 counts none of these.
     counted = {"mobilenet_v1": 3, "mobilenet_v2": 0}[row["space"]]
@@ -158,6 +160,8 @@ def test_the_deviations_of_cse_alone_are_as_stated() -> None:
         ("mobilenet_v2_cse", 2),
         ("mobilenet_v2_cse_only", 2),
         ("mobilenet_v2_kuangliu", 1),
+        ("mobilenet_v3_large", 1),
+        ("mobilenet_v3_small", 1),
         ("nas_bench_macro", 6561),
         ("shufflenet_v1", 27),  # one group has nothing to shuffle
         ("shufflenet_v1_megvii", 8),

@@ -62,6 +62,7 @@ ROWS: list[Row] = [
     ("bottleneck", {"t": 4, "shortcut": "expansion"}),
     ("bottleneck", {"t": 4, "shortcut": "none"}),
     ("bottleneck", {"t": 4, "shortcut": "projection"}),
+    ("bottleneck", {"t": 4, "se": 0.25}),
     ("fused_bottleneck", {"t": 1}),
     ("fused_bottleneck", {"t": 4, "k": 5}),
     ("shuffle", {"groups": 1}),

@@ -645,7 +645,10 @@ BAD_SPACES: list[tuple[str, str]] = [
         text(head="[[{block: classifier}, {block: classifier, dropout: 0.5}]]"),
         "head[0].block is 'classifier, classifier', but must be classifier, as it is the last row",
     ),
-    (text(head="{block: classifier, c: 8}"), "head.c is not known; the keys here are: bias, block, dropout, scale"),
+    (
+        text(head="{block: classifier, c: 8}"),
+        "head.c is not known; the keys here are: activation, bias, block, dropout, hidden, scale",
+    ),
     (text(head="{block: classifier, dropout: 1}"), "head.dropout is 1, but must be less than 1"),
     # the top
     (text(clases="8"), f"clases is not known; {TOP}"),

@@ -45,11 +45,11 @@ def ours(width: float = 0.35, classes: int = 10, resolution: int = 96) -> Archit
     return Architecture(member.stages, resolution, member.in_channels)
 
 
-def theirs(width: float = 0.35, classes: int = 10, seed: int = 0) -> nn.Module:
+def theirs(width: float = 0.35, classes: int = 10, seed: int = 0, name: str = "mobilenet_v2") -> nn.Module:
     """Randomly initialised, and so are the statistics and scales of its batch normalisation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module: nn.Module = mobilenet_v2(width_mult=width, num_classes=classes)
+        module: nn.Module = torchvision.models.get_model(name, width_mult=width, num_classes=classes)
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
                 for tensor in (part.weight.data, part.running_var):
@@ -100,6 +100,38 @@ def test_at_any_resolution(source: nn.Module, resolution: int) -> None:
     network = build(ours(resolution=resolution))
     load_weights(network, source)
     assert (outputs(network, resolution) - outputs(source, resolution)).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "mobilenet_v3_small"])
+def test_those_of_mobilenet_v3_though_its_batch_normalisation_has_another_epsilon(name: str) -> None:
+    source = theirs(1.0, 10, name=name)
+    with torch.no_grad():  # where the variance is small, the epsilon counts
+        for part in source.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                assert part.eps == 1e-3 and part.running_var is not None
+                part.running_var *= 0.02
+    before = [x.clone() for x in source.state_dict().values()]
+    network, other = build(v3(name)), build(v3(name, classes=4))
+    assert load_weights(network, source).new == ()
+    expected = outputs(source, 64)
+    assert expected.abs().max() > 0.05
+    assert (outputs(network, 64) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert all(torch.equal(x, y) for x, y in zip(before, source.state_dict().values(), strict=True))
+    last = f"layers.{len(other.layers) - 1}.layers.5."
+    assert load_weights(other, source).new == (last + "weight", last + "bias")
+    again = build(v3(name))
+    load_weights(again, network)
+    assert torch.equal(outputs(again, 64), outputs(network, 64))
+
+
+def v3(name: str, classes: int = 10) -> Architecture:
+    return next(Space.load(SPACES / f"{name}.yaml", classes=classes).enumerate())
+
+
+@pytest.mark.parametrize(("name", "other"), [("large", "small"), ("small", "large")])
+def test_one_mobilenet_v3_is_not_the_other(name: str, other: str) -> None:
+    with pytest.raises(InputError, match=r"^MobileNetV3: features\S+ has shape \[\S+, .* of the network's layers\[1\]"):
+        load_weights(build(v3(f"mobilenet_v3_{name}")), theirs(1.0, name=f"mobilenet_v3_{other}"))
 
 
 def test_what_is_loaded_is_a_copy(source: nn.Module) -> None:
@@ -273,7 +305,7 @@ def test_our_own_network_of_another_architecture() -> None:
         load_weights(build(ours()), other)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "shufflenet_v2_x0_5"])
 def test_another_network_of_torchvision_is_one_line(name: str) -> None:
     with torch.device("meta"):
         names = list(torchvision.models.get_model(name, weights=None).state_dict())
@@ -401,6 +433,20 @@ def test_imagenet_is_downloaded_once_checked_and_when_asked_for(
     assert (outputs(whole, 32) - outputs(theirs(1.0, 1000), 32)).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize(
+    ("architecture", "file"),
+    [
+        (ours(1.0), "mobilenet_v2-7ebf99e0.pth"),
+        (v3("mobilenet_v3_large"), "mobilenet_v3_large-5c1a4163.pth"),
+        (v3("mobilenet_v3_small"), "mobilenet_v3_small-047dcff4.pth"),
+    ],
+)
+def test_imagenet_is_that_of_the_network(architecture: Architecture, file: str, hub: list[dict[str, Any]]) -> None:
+    with pytest.raises(InputError, match="is damaged"):
+        load_weights(build(architecture), "imagenet")
+    assert [asked["url"].rpartition("/")[2] for asked in hub] == [file]
+
+
 def test_what_imagenets_do_not_fit_is_said_before_the_download(hub: list[dict[str, Any]]) -> None:
     with pytest.raises(InputError, match=r"^imagenet: features\.0\.0\.weight has shape \[32, 3, 3, 3\], but must be"):
         load_weights(build(ours(0.5)), "imagenet")
@@ -417,12 +463,13 @@ def test_a_download_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.network
-def test_the_real_ones_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"])
+def test_the_real_ones_fit(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
     monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
-    network = build(ours(1.0, 1000, 224))
+    network = build(ours(1.0, 1000, 224) if name == "mobilenet_v2" else v3(name, 1000))
     assert load_weights(network, "imagenet").new == ()
-    source = mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V2).eval()
+    source = torchvision.models.get_model(name, weights="DEFAULT").eval()
     assert (outputs(network, 224) - outputs(source, 224)).abs().max() <= 1e-5 * outputs(source, 224).abs().max()
 
 

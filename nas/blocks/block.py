@@ -83,6 +83,12 @@ def expanded(in_channels: int, t: float) -> int:
     return max(1, round(in_channels * t))
 
 
+def divisible(wanted: float, divisor: int) -> int:
+    """The nearest multiple of `divisor`, but never below 90 % of `wanted` (the rule of MobileNetV2 and V3)."""
+    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * wanted else rounded
+
+
 def divides(groups: int, **channels: int) -> None:
     """Raises ValueError naming the first of `channels` that `groups` does not divide."""
     for name, count in channels.items():

@@ -1,10 +1,12 @@
-"""Inverted residual with linear bottleneck (MobileNetV2, arXiv 1801.04381, table 1 and figure 4d)."""
+"""Inverted residual with linear bottleneck (MobileNetV2, arXiv 1801.04381, table 1 and figure 4d; MobileNetV3,
+arXiv 1905.02244, figure 4)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from nas.blocks.block import (
@@ -17,6 +19,7 @@ from nas.blocks.block import (
     activate,
     conv,
     divides,
+    divisible,
     expanded,
 )
 
@@ -29,6 +32,26 @@ class _Residual(nn.Sequential):
         return x + y
 
 
+class SqueezeExcite(nn.Module):
+    """(batch, channels, h, w) -> the same, every channel weighted by what the means of all channels say of it.
+
+    Mean over h and w -> 1x1 to `squeezed` channels -> ReLU -> 1x1 back -> hard sigmoid (MobileNetV3, section 5.3).
+    """
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, squeezed, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(squeezed, channels, 1),
+            nn.Hardsigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
 class Bottleneck(Block):
     """Expand 1x1 to t * in_channels, depthwise k x k, project 1x1; shortcut at stride 1 and equal channels.
 
@@ -38,7 +61,8 @@ class Bottleneck(Block):
     `shortcut` says what is added at stride 1 (section 6.4, figure 6b): "bottleneck" the input to the output;
     "expansion" the expanded tensor to itself, around the depthwise convolution; "none" nothing; "projection" is
     "bottleneck" with a 1x1 convolution where the channels differ (kuangliu's pytorch-cifar). `bias` gives every
-    convolution one.
+    convolution one. `se` above 0 puts squeeze-and-excitation in front of the projection, with that share of the
+    expanded channels, made a multiple of 8 (MobileNetV3's is 0.25).
     """
 
     def __init__(
@@ -57,6 +81,7 @@ class Bottleneck(Block):
         expand: bool = False,
         shortcut: Literal["bottleneck", "expansion", "none", "projection"] = "bottleneck",
         bias: bool = False,
+        se: Annotated[float, Ge(0), Le(1)] = 0.0,
     ) -> None:
         super().__init__(in_channels, out_channels, stride, resolution)
         hidden = expanded(in_channels, t)
@@ -67,6 +92,8 @@ class Bottleneck(Block):
             layers.append(ChannelShuffle(groups))
         depthwise = [*conv(hidden, hidden, k, stride, groups=hidden, bias=bias), activate(activation)]
         layers += [_Residual(*depthwise)] if shortcut == "expansion" and stride == 1 else depthwise
+        if se:
+            layers.append(SqueezeExcite(hidden, divisible(hidden * se, 8)))
         layers += conv(hidden, out_channels, groups=groups, bias=bias)
         if not linear:
             layers.append(activate(activation))

@@ -179,7 +179,7 @@ validation images together. Stop it at any time: the same command goes on where
 it was. The weights are for nas.load(FOLDER) in Python.
 
 With --weights it starts from other weights of the same network: torchvision's
-MobileNetV2 (`imagenet` downloads it), or a retraining with other classes. They
+MobileNetV2 or V3 (`imagenet` downloads it), or a retraining with other classes. They
 are the same at every resolution, and another count of classes gets a new
 classifier."""
     parser = _add(commands, "retrain", summary, text, "nas retrain runs/quickstart --pick best --epochs 20")

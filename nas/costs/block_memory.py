@@ -11,9 +11,9 @@ All of it follows from the trace:
   copies its piece.
 * Shortcuts and concatenation: written into the output itself, which is there once. Only where both terms of an
   addition are made inside (`shortcut: projection`) has one of them a place of its own.
-* CSE: its gate needs all channels before the first is weighted. Nothing is computed twice, as in the paper, so the
-  depthwise output stays whole (weighted in place) and only the expansion is cut. Two passes would need less memory,
-  for twice the arithmetic.
+* CSE, and squeeze-and-excitation: the gate needs all channels before the first is weighted. Nothing is computed twice,
+  as in the paper, so the depthwise output stays whole (weighted in place) and only the expansion is cut. Two passes
+  would need less memory, for twice the arithmetic.
 * conv and whatever else is one operator: as in the operator reading.
 
 A block is not always better off as one operator: its input and output are held together. A separable convolution,

@@ -89,6 +89,10 @@ def _silu(g: Graph, out: Tensor, x: Tensor, *_: Any, **__: Any) -> None:
     g.add(out, "Mul", [name, gate])
 
 
+def _hardsigmoid(g: Graph, out: Tensor, x: Tensor, *_: Any, **__: Any) -> None:
+    g.add(out, "HardSigmoid", [x], alpha=1 / 6, beta=0.5)
+
+
 def _reshape(g: Graph, out: Tensor, x: Tensor, *_: Any, **__: Any) -> None:
     if out.shape[0] != x.shape[0]:
         raise Unsupported("operator reshape cannot be exported to ONNX where it moves the batch")
@@ -211,6 +215,7 @@ OPERATORS: dict[Any, Record] = {
     F.hardtanh: _clip,
     F.hardswish: _plain("HardSwish"),
     F.silu: _silu,
+    F.hardsigmoid: _hardsigmoid,
     torch.sigmoid: _plain("Sigmoid"),
     Tensor.add: _plain("Add"),
     Tensor.__add__: _plain("Add"),
@@ -234,5 +239,5 @@ OPERATORS: dict[Any, Record] = {
     F.dropout: _nothing,
 }
 """What torch calls to what it records."""
-SHAPELY = {F.batch_norm, F.relu, F.hardtanh, F.hardswish, F.silu, torch.sigmoid, F.dropout}
+SHAPELY = {F.batch_norm, F.relu, F.hardtanh, F.hardswish, F.hardsigmoid, F.silu, torch.sigmoid, F.dropout}
 """Those whose output has the shape of their input."""

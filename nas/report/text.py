@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nas.architecture import Architecture, Value, spelled
-from nas.blocks import options_of
+from nas.blocks import BLOCKS, defaults_of
 from nas.costs import COSTS
 
 if TYPE_CHECKING:
@@ -109,9 +109,10 @@ def _common(architecture: Architecture) -> dict[str, Value]:
     values: dict[str, list[Value]] = {}
     for stage in architecture.stages:
         if stage.n:
-            given = dict(stage.options)
-            for name, option in options_of(stage.block).items():
-                values.setdefault(name, []).append(given.get(name, option.default))
+            options = {**defaults_of(stage.block), **dict(stage.options)}
+            for name, value in options.items():
+                if BLOCKS[stage.block].used(name, options):
+                    values.setdefault(name, []).append(value)
     named = {name for stage in architecture.stages for name, _ in stage.options}
     return {name: found[0] for name, found in values.items() if name in named and len(found) > 1 == len(set(found))}
 
