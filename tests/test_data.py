@@ -223,6 +223,11 @@ def test_moments_are_counted_in_chunks_and_std_has_a_floor(monkeypatch: pytest.M
         ({"source": "digits", "seed": -1}, "data.seed is -1, but must be greater than or equal to 0"),
         ({"source": "digits", "size": 0}, "data.size is 0, but must be greater than or equal to 1"),
         ({"source": "digits", "size": 32}, "data.size is 32, but must be left out: the images of digits have one size"),
+        (
+            {"source": "digits", "test": 0.2},
+            "data.test is 0.2, but must be left out: digits has test images of its ow",
+        ),
+        ({"source": "imagefolder", "test": 0}, "data.test is 0, but must be a whole number from 1, or a share between"),
         ({"source": "imagefolder", "corrupt": "keep"}, "data.corrupt is 'keep', but must be one of: refuse, skip"),
         ({"source": "digits", "validation": 1438}, "data.validation is 1438, but must be less than the 1438 training"),
         ({"source": "digits", "validation": 9}, "data.validation is 9, but must be from 10 to 1428 of the 1438 traini"),
@@ -360,6 +365,39 @@ def test_imagefolder_reads_pixels_labels_and_names(tmp_path: Path) -> None:
     for part, images in (("train", source.train), ("test", source.test)):
         files = [path for name in CLASSES for path in sorted((root / part / name).glob("[0-9].[pP]*"))]
         assert all(np.array_equal(Image.open(f), p) for f, p in zip(files, images.pixels, strict=True))
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_a_folder_without_test_images_has_some_held_out(
+    inside: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nas")
+    root = tmp_path / "made"
+    make_images(root if inside else tmp_path, parts=(inside or "made",), per_class=10)
+    source = DATASETS["imagefolder"](config_of(root))
+    assert caplog.messages == [f"data: {root} has no test images: 6 of all 30 are held out"]
+    assert source.classes == CLASSES and np.bincount(source.test.labels).tolist() == [2, 2, 2]
+    assert sorted([*source.train.index, *source.test.index]) == list(range(30))
+    other = DATASETS["imagefolder"](config_of(root, seed=7, test=6, validation=0.5))
+    assert np.array_equal(other.test.index, source.test.index)
+    assert len(DATASETS["imagefolder"](config_of(root, test=0.5)).test) == 15
+    splits = load(config_of(root))
+    assert [len(x) for x in (splits.train, splits.validation, splits.test)] == [21, 3, 6]
+    assert refusal(source="imagefolder", root=str(root), test=2) == (
+        "data.test is 2, but must be from 3 to 27 of the 30 images: one of each class on either side"
+    )
+    for path in sorted((root / inside / "bee").iterdir())[2:]:
+        path.unlink()
+    few = "2 of at least 3 training, validation or test images that can be read"
+    assert refusal(source="imagefolder", root=str(root)) == f"data.root: class 'bee' of {root} has {few}"
+
+
+def test_a_folder_of_nothing_is_no_folder_of_classes(tmp_path: Path) -> None:
+    line = refusal(source="imagefolder", root=str(tmp_path))
+    assert line == f"data.root: {tmp_path} has no folders, but must have one for each class"
+    root = make_images(tmp_path / "made")
+    line = refusal(source="imagefolder", root=str(root), test=3)
+    assert line == f"data.test is 3, but must be left out: {root}/test holds the test images"
 
 
 def test_parts_of_a_map_share_it_and_give_the_batches_of_copies(tmp_path: Path) -> None:
@@ -597,7 +635,7 @@ def test_a_class_that_is_all_corrupt_is_refused_even_if_skipped(tmp_path: Path) 
     for path in (root / "test" / "bee").iterdir():
         path.write_bytes(b"")
     line = refusal(source="imagefolder", root=str(root), corrupt="skip")
-    assert line == f"data.root: class 'bee' of {root} has no test image that can be read"
+    assert line == f"data.root: class 'bee' of {root} has no test images that can be read"
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
     line = refusal(source="imagefolder", root=str(root), corrupt="skip")
@@ -609,11 +647,11 @@ def test_bad_folders_are_refused_in_one_line(tmp_path: Path) -> None:
         return refusal(source="imagefolder", root=str(root))
 
     root = tmp_path / "made"
-    rule = "but must be a folder that holds train/<class>/ and test/<class>/ (or val/<class>/); "
-    assert line() == f"data.root is '{root}', {rule}train is not there"
+    rule = "but must be a folder that holds train/<class>/ and test/<class>/ (or val/<class>/), or <class>/ alone; "
+    assert line() == f"data.root is '{root}', {rule}{root} is not there"
+    (root / "test").mkdir(parents=True)
+    assert line() == f"data.root is '{root}', {rule}{root}/train is not there"
     make_images(root, parts=("train",))
-    assert line() == f"data.root is '{root}', {rule}test is not there"
-    (root / "test").mkdir()
     assert line() == f"data.root: {root}/test has no folders, but must have one for each class"
     (root / "test" / "dog").mkdir()
     assert line().startswith(f"data.root: {root}/test/dog has no images (jpg jpeg png ")

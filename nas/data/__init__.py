@@ -27,6 +27,8 @@ def load(config: DataConfig) -> Splits:
     """The images of a study; equal configs give equal splits. Raises InputError for all that a user can get wrong."""
     if config.source not in DATASETS:
         raise refuse("data.source", config.source, choices(DATASETS))
-    if config.size is not None and config.source != "imagefolder":
-        raise refuse("data.size", config.size, f"left out: the images of {config.source} have one size")
+    if config.source != "imagefolder":
+        for key, fact in (("size", "the images of {} have one size"), ("test", "{} has test images of its own")):
+            if (value := getattr(config, key)) is not None:
+                raise refuse(f"data.{key}", value, f"left out: {fact.format(config.source)}")
     return split(DATASETS[config.source](config), config.validation, config.seed)

@@ -23,13 +23,15 @@ def _part(value: object) -> object:
 class DataConfig(Config):
     """Which images a study uses, and how many of the training images it validates on.
 
-    `validation` is a count of images or a share of the training set. `size` (pixels a side) and `corrupt` are read by
-    imagefolder alone. Nothing is downloaded unless `download` is true.
+    `validation` is a count of images or a share of the training set; `test` one of all images, where there are no test
+    images (0.2 by default). `test`, `size` (pixels a side) and `corrupt` are read by imagefolder alone. Nothing is
+    downloaded unless `download` is true.
     """
 
     source: str
     root: Annotated[str, path_rule("the path of a folder")] | None = None
     validation: Annotated[int | float, BeforeValidator(_part)] = 0.1
+    test: Annotated[int | float, BeforeValidator(_part)] | None = None
     seed: Annotated[int, Ge(0)] = 0
     size: Annotated[int, Ge(1), Le(4096)] | None = None
     corrupt: Literal["refuse", "skip"] = "refuse"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nas.data.config import DataConfig, needed
-from nas.data.splits import Images, Source, stratified
+from nas.data.splits import Images, Source, held_out
 
 TEST_SHARE, TEST_SEED = 0.2, 0
 
@@ -15,6 +15,5 @@ def digits(config: DataConfig) -> Source:
     data = needed("sklearn.datasets", config.source, "scikit-learn").load_digits()
     pixels = np.rint(data.images * 255 / 16).astype(np.uint8)[..., None]
     images = Images(pixels, data.target.astype(np.int64))
-    test = stratified(images.labels, round(TEST_SHARE * len(images)), TEST_SEED)
-    train = np.setdiff1d(np.arange(len(images)), test)
-    return Source(images.take(train), images.take(test), tuple(str(name) for name in data.target_names))
+    train, test = held_out(images, TEST_SHARE, TEST_SEED, "data.test", "images")
+    return Source(train, test, tuple(str(name) for name in data.target_names))

@@ -1,4 +1,6 @@
-"""A folder of images, one subfolder a class: root/train/<class>/* and root/test/<class>/* (or val in place of test)."""
+"""A folder of images, one subfolder a class: root/train/<class>/* and root/test/<class>/* (or val in place of test), or
+root/<class>/* alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import hashlib
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +16,15 @@ import numpy as np
 
 from nas.data.config import DataConfig, first_line
 from nas.data.decode import Decoded, attempt, decode, open_decoded
-from nas.data.splits import Images, Source
+from nas.data.splits import Images, Source, held_out
 from nas.files import cache_folder, sweep, write_whole
 from nas.inputs import InputError, refuse
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _KINDS = " ".join(extension[1:] for extension in EXTENSIONS)
 FORMAT_VERSION = 1
+LAYOUT = "train/<class>/ and test/<class>/ (or val/<class>/), or <class>/ alone"
+TEST_SHARE, TEST_SEED = 0.2, 0
 
 logger = logging.getLogger("nas")
 
@@ -38,47 +43,70 @@ Folder = dict[str, list[File]]
 def imagefolder(config: DataConfig) -> Source:
     """Images are decoded once and then memory-mapped from the cache, until a file, a name or `size` changes.
 
+    Where there are no test images, `test` of all are held out, the same ones whatever the seed of the study.
     Raises InputError if folders, classes or images are missing, images differ in size and `size` is None, or images
     are damaged and `corrupt` is `refuse`.
     """
-    root = config.folder("train/<class>/ and test/<class>/")
+    root = config.folder(LAYOUT)
     others: list[str] = []
-    train = _folder(root, "train", others)
-    test = _folder(root, "val" if os.path.isdir(root / "val") and not os.path.exists(root / "test") else "test", others)
+    train_folder, test_folder = _folders(root)
+    if test_folder and config.test is not None:
+        raise refuse("data.test", config.test, f"left out: {test_folder} holds the test images")
+    train = _folder(train_folder, others)
+    test = _folder(test_folder, others) if test_folder else {}
     if others:
         what = f"{len(others)} files or folders in those of the classes are no images ({_KINDS}) and are left out"
         logger.warning("data: %s, the first is %s", what, others[0])
-    for name in sorted(train.keys() ^ test.keys()):
+    for name in sorted(train.keys() ^ test.keys()) if test_folder else ():
         only, lacks = ("training", "test") if name in train else ("test", "training")
         raise InputError(f"data.root: class {name!r} of {root} has {only} images, but no {lacks} images")
     files = [file for part in (train, test) for images in part.values() for file in images]
     decoded = _decoded(root, files, config.size)
     _report(decoded, files, config.corrupt)
     count = sum(len(images) for images in train.values())
-    source = Source(_images(decoded, train, 0), _images(decoded, test, count), tuple(train))
-    for part, images in (("training", source.train), ("test", source.test)):
-        for name, left in zip(train, np.bincount(images.labels, minlength=len(train)), strict=True):
-            if not left:
-                raise InputError(f"data.root: class {name!r} of {root} has no {part} image that can be read")
-    return source
+    images = _images(decoded, train, 0)
+    if test_folder:
+        source = Source(images, _images(decoded, test, count), tuple(train))
+        _check_classes(root, source.train, source.classes, "training", 1)
+        _check_classes(root, source.test, source.classes, "test", 1)
+        return source
+    _check_classes(root, images, tuple(train), "training, validation or test", 3)
+    images, tested = held_out(images, config.test or TEST_SHARE, TEST_SEED, "data.test", "images")
+    logger.info("data: %s has no test images: %d of all %d are held out", root, len(tested), count)
+    return Source(images, tested, tuple(train))
 
 
-def _folder(root: Path, part: str, others: list[str]) -> Folder:
+def _check_classes(root: Path, images: Images, classes: Sequence[str], part: str, least: int) -> None:
+    for name, left in zip(classes, np.bincount(images.labels, minlength=len(classes)), strict=True):
+        if left < least:
+            has = "no" if left == 0 else f"{left} of at least {least}"
+            raise InputError(f"data.root: class {name!r} of {root} has {has} {part} images that can be read")
+
+
+def _folders(root: Path) -> tuple[Path, Path | None]:
+    """Those that hold the classes of the training images, and of the test images if they have one."""
+    test = next((root / name for name in ("test", "val") if os.path.isdir(root / name)), None)
+    if os.path.isdir(root / "train"):
+        return root / "train", test
+    if test or not os.path.isdir(root):
+        missing = root / "train" if test else root
+        raise refuse("data.root", str(root), f"a folder that holds {LAYOUT}; {missing} is not there")
+    return root, None
+
+
+def _folder(root: Path, others: list[str]) -> Folder:
     """class -> its images, both in the order of their names; what is no image goes to `others`, unless it is hidden."""
-    if not os.path.isdir(root / part):
-        layout = "train/<class>/ and test/<class>/ (or val/<class>/)"
-        raise refuse("data.root", str(root), f"a folder that holds {layout}; {part} is not there")
     try:
-        with os.scandir(root / part) as entries:
+        with os.scandir(root) as entries:
             classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-        folder = {name: _files(root / part / name, others) for name in classes}
+        folder = {name: _files(root / name, others) for name in classes}
     except OSError as error:
         raise InputError(f"data.root: {error.filename} cannot be read: {first_line(error)}") from None
     if not folder:
-        raise InputError(f"data.root: {root / part} has no folders, but must have one for each class")
+        raise InputError(f"data.root: {root} has no folders, but must have one for each class")
     for name, files in folder.items():
         if not files:
-            raise InputError(f"data.root: {root / part / name} has no images ({_KINDS}); remove it or fill it")
+            raise InputError(f"data.root: {root / name} has no images ({_KINDS}); remove it or fill it")
     return folder
 
 

@@ -106,19 +106,26 @@ def split(source: Source, validation: int | float, seed: int) -> Splits:
 
     Raises InputError if either side would lack a class, or if a set is empty or of another shape.
     """
-    images, classes = len(source.train), len(source.classes)
-    count = validation if isinstance(validation, int) else round(validation * images)
     _check(source)
-    if count >= images:
-        rule = f"less than the {images} training images, or a share of them such as 0.2"
-        raise refuse("data.validation", validation, rule)
-    if not classes <= count <= images - classes:
-        rule = f"from {classes} to {images - classes} of the {images} training images: one of each class on either side"
-        raise refuse("data.validation", validation, rule)
-    held = stratified(source.train.labels, count, seed)
-    rest = np.setdiff1d(np.arange(images), held, assume_unique=True)
-    train = source.train.take(rest)
-    return Splits(train, source.train.take(held), source.test, source.classes, *moments(train))
+    train, validated = held_out(source.train, validation, seed, "data.validation", "training images")
+    return Splits(train, validated, source.test, source.classes, *moments(train))
+
+
+def held_out(images: Images, part: int | float, seed: int, where: str, what: str) -> tuple[Images, Images]:
+    """The rest, and `part` of the images (a count, or a share), every class in proportion and on either side.
+
+    Raises InputError, which names the part as `where` and the images as `what`, if either side would lack a class.
+    """
+    total, classes = len(images), len(np.unique(images.labels))
+    count = part if isinstance(part, int) else round(part * total)
+    if count >= total:
+        raise refuse(where, part, f"less than the {total} {what}, or a share of them such as 0.2")
+    if not classes <= count <= total - classes:
+        rule = f"from {classes} to {total - classes} of the {total} {what}: one of each class on either side"
+        raise refuse(where, part, rule)
+    held = stratified(images.labels, count, seed)
+    rest = np.setdiff1d(np.arange(total), held, assume_unique=True)
+    return images.take(rest), images.take(held)
 
 
 def _check(source: Source) -> None:
