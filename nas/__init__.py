@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas.architecture import Stage as Stage
     from nas.inputs import InputError as InputError
     from nas.network import build as build
+    from nas.pictures import preprocess as preprocess
     from nas.report.tables import save_tables as save_tables
     from nas.retrain import load as load
     from nas.run import Run as Run
@@ -35,6 +36,7 @@ _HOMES = {
     "build": "nas.network",
     "load": "nas.retrain",
     "load_weights": "nas.weights",
+    "preprocess": "nas.pictures",
     "save_tables": "nas.report.tables",
     "search": "nas.study",
 }

@@ -65,6 +65,8 @@ The test images were read once, at the end.
 import nas
 
 network = nas.load("FOLDER")  # the folder with this file; in evaluation mode, on the CPU
+prepare = nas.preprocess("FOLDER")
+scores = network(prepare("photo.jpg")[None]).softmax(1)  # of prepare.classes
 ```
 
 It wants float32 (batch, {architecture.in_channels}, {side}, {side}): pixels / 255, minus {_short(result["mean"])}, over

@@ -292,6 +292,7 @@ class _Training:
             device=self.device,
             average_flips=self.config.average_flips,
         )
+        _, height, width = splits.shape
         return {
             "id": self.architecture.id,
             "test_accuracy": accuracy,
@@ -301,7 +302,7 @@ class _Training:
             "std": list(splits.std),
             "resolution": self.architecture.resolution,
             "classes": list(splits.classes),
-            "images": {"train": images, "test": len(splits.test)},
+            "images": {"train": images, "test": len(splits.test), "height": height, "width": width},
             **self.settings(),
             "weights": None if self.start is None else asdict(self.start),
             "teacher": self.config.teacher and self.config.teacher.folder,
@@ -336,7 +337,8 @@ def load(folder: Path | str) -> Network:
     """The trained network of a retrain folder, on the CPU, in evaluation mode.
 
     It wants images as `result.json` says: float32 (batch, channels, resolution, resolution), pixels / 255, minus
-    `mean`, over `std`. Raises InputError if the folder lacks the architecture or fitting weights.
+    `mean`, over `std`; `preprocess` makes them of pictures. Raises InputError if the folder lacks the architecture or
+    fitting weights.
     """
     folder = Path(folder)
     network = build(Architecture.load(folder / "architecture.yaml"))

@@ -16,7 +16,7 @@ LAYERS = (
     ("fused",),
     ("architecture", "blocks", "data", "export", "pareto", "rungs", "trivial"),
     ("rows", "network", "augment", "surrogate"),
-    ("space", "training", "trace", "weights"),
+    ("space", "training", "trace", "weights", "pictures"),
     ("costs", "samplers", "latency", "card"),
     ("census", "evaluation", "bench", "scores"),
     ("executors", "tables", "storages"),

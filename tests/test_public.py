@@ -21,7 +21,7 @@ def test_a_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_the_public_names() -> None:
-    names = "Architecture InputError Run Space Stage Study build load load_weights save_tables search"
+    names = "Architecture InputError Run Space Stage Study build load load_weights preprocess save_tables search"
     assert nas.__all__ == names.split()
 
 

@@ -130,7 +130,8 @@ def test_result(done: Retrained, studied: Path) -> None:
     assert costs(architecture).items() <= result.items()
     splits = load_data(DataConfig(source="digits"))
     assert (result["mean"], result["std"]) == (list(splits.mean), list(splits.std))
-    assert result["images"] == {"train": len(splits.train) + len(splits.validation), "test": len(splits.test)}
+    counts = {"train": len(splits.train) + len(splits.validation), "test": len(splits.test)}
+    assert result["images"] == {**counts, "height": 8, "width": 8}
     assert result["recipe"]["epochs"] == 3 and result["recipe"]["ema"] == 0.9 and result["seed"] == 0
     assert result["data"]["trained_on"] == "train+validation" and result["data"]["source"] == "digits"
     assert result["data"]["seed"] == 0 and result["classes"] == [str(digit) for digit in range(10)]

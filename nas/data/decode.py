@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +25,25 @@ from nas.data.config import first_line
 from nas.inputs import InputError
 from nas.machine import cores, end_with_parent
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 PARALLEL_FROM_BYTES = 8_000_000
 BLOCK_BYTES = 4096
 
 Pixels = NDArray[np.uint8]
+Size = tuple[int, int]
+"""(height, width)"""
 Map = Callable[[Callable[["Job"], "Outcome"], list["Job"]], Iterable["Outcome"]]
 
 
 class Job(NamedTuple):
-    """Rows `start`, `start + 1`, ... of the array in `file` are to hold the images at `paths`."""
+    """Rows `start`, `start + 1`, ... of the array in `file` are to hold the images at `paths`, see `read_image`."""
 
     file: str
     start: int
     paths: list[str]
-    size: int | None
+    size: Size | None
 
 
 class Outcome(NamedTuple):
@@ -70,7 +75,7 @@ def open_decoded(file: Path, count: int) -> Decoded | None:
     return Decoded(pixels, damaged)
 
 
-def decode(paths: list[str], file_bytes: int, size: int | None, file: Path) -> None:
+def decode(paths: list[str], file_bytes: int, size: Size | None, file: Path) -> None:
     """Writes all images to `file`: grey (one channel) if all are, else RGB. The same file for the same images.
 
     Raises InputError if none can be read, or if they differ in size and `size` is None; OSError if the disk is full.
@@ -85,7 +90,7 @@ def decode(paths: list[str], file_bytes: int, size: int | None, file: Path) -> N
         stream.write(json.dumps({"shape": [len(paths), *shape], "damaged": damaged}).encode())
 
 
-def _first(paths: list[str], size: int | None) -> tuple[int, tuple[int, ...]]:
+def _first(paths: list[str], size: Size | None) -> tuple[int, tuple[int, ...]]:
     """Position and shape of the first image that can be read: it says what to expect of the others."""
     reason = ""
     for position, path in enumerate(paths):
@@ -97,7 +102,7 @@ def _first(paths: list[str], size: int | None) -> tuple[int, tuple[int, ...]]:
 
 
 def _decode_all(
-    paths: list[str], file_bytes: int, size: int | None, file: Path, first: int, shape: tuple[int, ...]
+    paths: list[str], file_bytes: int, size: Size | None, file: Path, first: int, shape: tuple[int, ...]
 ) -> list[tuple[int, str]] | None:
     """The damaged images; None if the rows have one channel and an image has three."""
     array = np.lib.format.open_memmap(file, "w+", np.uint8, (len(paths), *shape))
@@ -152,7 +157,7 @@ def run(job: Job) -> Outcome:
     return Outcome(damaged, None)
 
 
-def attempt(path: str, size: int | None) -> Pixels | str:
+def attempt(path: str, size: Size | None) -> Pixels | str:
     """The image, or why it cannot be read: on damaged files, decoders raise whatever their format makes them meet."""
     try:
         return read_image(path, size)
@@ -160,32 +165,42 @@ def attempt(path: str, size: int | None) -> Pixels | str:
         return first_line(error).replace(repr(path), "").strip()
 
 
-def read_image(path: str, size: int | None) -> Pixels:
-    """The image as uint8 (height, width, 1) if its mode is L, else (height, width, 3), upright as its EXIF tag says.
-
-    With `size`, the shorter side becomes `size` (bicubic, antialiased) and the centre `size` x `size` is kept.
-    """
-    from PIL import Image, ImageOps
+def read_image(path: str, size: Size | None) -> Pixels:
+    """The picture in a file, see `fitted`."""
+    from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as file:
-            if size is not None:
-                file.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth
-            image = ImageOps.exif_transpose(file)
-            if image.mode in ("I", "F"):
-                raise ValueError(f"mode {image.mode} has no fixed range; must be an image of 8 or 16 bits")
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            if image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")
-            if image.mode not in ("L", "RGB"):
-                image = image.convert("RGB")
-            if size is not None:
-                side = min(image.size)
-                left, top = ((length - side) / 2 for length in image.size)
-                image = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
-            pixels = np.array(image, dtype=np.uint8)
+            return fitted(file, size)
+
+
+def fitted(picture: Image, size: Size | None) -> Pixels:
+    """The picture as uint8 (height, width, 1) if its mode is L, else (height, width, 3), upright as its EXIF tag says.
+
+    With `size`, the largest centred area of its proportions is scaled to it (bicubic, antialiased).
+    """
+    from PIL import Image, ImageOps
+
+    if size is not None:
+        picture.draft(None, (2 * max(size), 2 * max(size)))  # a large JPEG is decoded at a half, a quarter, an eighth
+    image = ImageOps.exif_transpose(picture)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no fixed range; must be an image of 8 or 16 bits")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    if size is not None:
+        height, width = size
+        wide = min(image.width, image.height * width / height)
+        high = min(image.height, image.width * height / width)
+        left, top = (image.width - wide) / 2, (image.height - high) / 2
+        box = left, top, left + wide, top + high
+        image = image.resize((width, height), Image.Resampling.BICUBIC, box)
+    pixels = np.array(image, dtype=np.uint8)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 

@@ -131,9 +131,10 @@ def _files(folder: Path, others: list[str]) -> list[File]:
     return files
 
 
-def _decoded(root: Path, files: list[File], size: int | None) -> Decoded:
+def _decoded(root: Path, files: list[File], side: int | None) -> Decoded:
+    size = None if side is None else (side, side)
     listing = "\n".join(f"{file.path[len(str(root)) :]}\0{file.bytes}\0{file.mtime_ns}" for file in files)
-    text = f"{FORMAT_VERSION}\0{root}\0{size}\0{listing}"
+    text = f"{FORMAT_VERSION}\0{root}\0{side}\0{listing}"
     key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     cache = cache_folder() / "imagefolder" / f"{key}.npy"
     decoded = open_decoded(cache, len(files))
