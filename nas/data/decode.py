@@ -172,6 +172,8 @@ def read_image(path: str, size: Size | None) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as file:
+            if size is not None:
+                file.draft(None, (2 * max(size),) * 2)  # a large JPEG is decoded at a half, a quarter or an eighth
             return fitted(file, size)
 
 
@@ -182,8 +184,6 @@ def fitted(picture: Image, size: Size | None) -> Pixels:
     """
     from PIL import Image, ImageOps
 
-    if size is not None:
-        picture.draft(None, (2 * max(size), 2 * max(size)))  # a large JPEG is decoded at a half, a quarter, an eighth
     image = ImageOps.exif_transpose(picture)
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no fixed range; must be an image of 8 or 16 bits")
