@@ -395,6 +395,10 @@ def test_a_folder_without_test_images_has_some_held_out(
 def test_a_folder_of_nothing_is_no_folder_of_classes(tmp_path: Path) -> None:
     line = refusal(source="imagefolder", root=str(tmp_path))
     assert line == f"data.root: {tmp_path} has no folders, but must have one for each class"
+    (tmp_path / "inner" / "train").mkdir(parents=True)
+    line = refusal(source="imagefolder", root=str(tmp_path))
+    assert line.startswith(f"data.root: {tmp_path}/inner has no images (jpg ")
+    assert line.endswith(f"; remove it or fill it ({tmp_path} has no train/, so its folders are the classes)")
     root = make_images(tmp_path / "made")
     line = refusal(source="imagefolder", root=str(root), test=3)
     assert line == f"data.test is 3, but must be left out: {root}/test holds the test images"

@@ -24,6 +24,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff",
 _KINDS = " ".join(extension[1:] for extension in EXTENSIONS)
 FORMAT_VERSION = 1
 LAYOUT = "train/<class>/ and test/<class>/ (or val/<class>/), or <class>/ alone"
+PARTS = ("train", "test", "val")
 TEST_SHARE, TEST_SEED = 0.2, 0
 
 logger = logging.getLogger("nas")
@@ -106,7 +107,8 @@ def _folder(root: Path, others: list[str]) -> Folder:
         raise InputError(f"data.root: {root} has no folders, but must have one for each class")
     for name, files in folder.items():
         if not files:
-            raise InputError(f"data.root: {root / name} has no images ({_KINDS}); remove it or fill it")
+            hint = "" if root.name in PARTS else f" ({root} has no train/, so its folders are the classes)"
+            raise InputError(f"data.root: {root / name} has no images ({_KINDS}); remove it or fill it{hint}")
     return folder
 
 
