@@ -42,8 +42,8 @@ def _text(architecture: Architecture, result: Mapping[str, Any]) -> str:
     spent = f"seed {result['seed']}, {result['wall_seconds']:,.0f} s on {machine['processor']}"
     if start := result.get("weights"):
         spent += f", from the weights {Path(start['source']).name}"  # the name alone: a path is the author's own
-    if teacher := result.get("teacher"):
-        spent += f", taught by {Path(teacher).name}"
+    if teachers := result.get("teachers"):
+        spent += f", taught by {' and '.join(Path(x).name for x in teachers)}"
     return f"""
 # {architecture.id}
 

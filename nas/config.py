@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 import yaml
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from nas.costs import COSTS
 from nas.data import DATASETS, DataConfig
@@ -30,6 +30,7 @@ OBJECTIVES = ("accuracy", *COSTS, LATENCY)
 
 _Epochs = Annotated[int, Ge(1), Le(100_000)]
 _Share = Annotated[float, Gt(0), Le(1)]
+_Folder = Annotated[str, path_rule("the folder of an earlier retraining")]
 
 Overrides = Iterable[str] | Mapping[str, Any]
 """Other values than the study's: {"retrain.epochs": 3}, or lines "retrain.epochs=3", the value as YAML."""
@@ -105,17 +106,19 @@ class ProgressConfig(Config):
 
 
 class TeacherConfig(Config):
-    """A network that was retrained before, by its folder, and how much it counts (see `nas.training.Teacher`)."""
+    """Networks that were retrained before, by their folders, and what is learnt from them: see
+    `nas.training.Distillation`."""
 
-    folder: Annotated[str, path_rule("the folder of an earlier retraining")]
+    folder: Annotated[list[_Folder], MinLen(1), BeforeValidator(lambda x: [x] if isinstance(x, str) else x)]
     share: Annotated[float, Gt(0), Le(1)] = 0.9
     temperature: Annotated[float, Gt(0), Le(1000)] = 4.0
+    average_flips: bool = False
 
 
 class RetrainConfig(Config):
     """The full training of the chosen candidate, on the training split alone or with the validation split.
 
-    `weights` is what it starts from (see `nas.load_weights`), by default new ones. `teacher` is distilled.
+    `weights` is what it starts from (see `nas.load_weights`), by default new ones. Of `teacher` it learns.
     `progressive` are parts of lower resolution that it begins with. With `average_flips` the test accuracy is that of
     the mean over an image and its mirror image of the logits.
     """
@@ -142,16 +145,14 @@ class RetrainConfig(Config):
         return [*((until, multiple) for until, multiple in begins if until), (epochs, 1.0)]
 
     def found_from(self, base: Path) -> RetrainConfig:
-        """The same with absolute paths of the weights, where they are a file, and of the teacher."""
-        found = (
-            self if self.weights in {None, IMAGENET} else self.model_copy(update={"weights": str(base / self.weights)})
-        )
-        return found if self.teacher is None else found.taught_by(base / self.teacher.folder)
-
-    def taught_by(self, folder: Path) -> RetrainConfig:
-        """The same with another teacher."""
-        others = self.teacher.model_dump(exclude={"folder"}) if self.teacher else {}
-        return self.model_copy(update={"teacher": TeacherConfig(folder=str(folder), **others)})
+        """The same with absolute paths of the weights, where they are a file, and of the teachers."""
+        update: dict[str, Any] = {}
+        if self.weights not in {None, IMAGENET}:
+            update["weights"] = str(base / self.weights)
+        if self.teacher is not None:
+            folder = [str(base / folder) for folder in self.teacher.folder]
+            update["teacher"] = self.teacher.model_copy(update={"folder": folder})
+        return self.model_copy(update=update)
 
 
 class LatencyConfig(Config):

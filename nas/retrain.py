@@ -28,6 +28,7 @@ from nas.network import Network, build
 from nas.run import Run
 from nas.storages import locked
 from nas.training import (
+    Distillation,
     Diverged,
     Epoch,
     Group,
@@ -62,7 +63,6 @@ def retrain(
     device: str | None = None,
     data_root: str | None = None,
     weights: Path | str | None = None,
-    teacher: Path | str | None = None,
     name: str | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Retrained:
@@ -72,10 +72,9 @@ def retrain(
     it together.
 
     It begins with the weights that `seed` draws, or with `weights` (a file, a retrain folder or "imagenet", see
-    `load_weights`), by default those that the study's `retrain.weights` names. `teacher`, the folder of an earlier
-    retraining, is distilled instead of the one that its `retrain.teacher` names.
+    `load_weights`), by default those that the study's `retrain.weights` names.
 
-    The folder, retrain/ID-`name` in the run (without one, named after epochs, seed, weights and teacher), gets
+    The folder, retrain/ID-`name` in the run (without one, named after epochs, seed, weights and teachers), gets
     architecture.yaml, weights.safetensors, curve.csv, README.md (its card) and result.json; one that has a result.json
     is finished and is returned as it is. Raises InputError for a candidate that is not there, for weights or a teacher
     that do not fit it, for a name that is none, or a folder that was begun with another recipe, data, seed, weights or
@@ -88,8 +87,6 @@ def retrain(
     assert config is not None, "or there is no recipe"
     network = build(architecture, seed)
     start = config.weights if weights is None else weights
-    if teacher is not None:
-        config = config.taught_by(Path(teacher))
     with together(device or run.config.device or str(pick_device())) as (group, place):
         training = _Training(
             architecture=architecture,
@@ -100,7 +97,7 @@ def retrain(
             seed=seed,
             device=str(place),
             start=None if start is None else load_weights(network, start),
-            taught=None if config.teacher is None else read_tensors(Path(config.teacher.folder, WEIGHTS_FILE))[1],
+            taught=[read_tensors(Path(x, WEIGHTS_FILE))[1] for x in config.teacher.folder] if config.teacher else [],
             group=group,
         )
         training.check()
@@ -141,8 +138,8 @@ class _Training:
     seed: int
     device: str
     start: Start | None
-    taught: str | None
-    """The SHA-256 of the teacher's weights."""
+    taught: list[str]
+    """The SHA-256 of each teacher's weights."""
     group: Group
 
     @property
@@ -152,7 +149,8 @@ class _Training:
         name = f"{self.architecture.id}-epochs{self.recipe.epochs}-seed{self.seed}"
         if self.start is not None:
             name += f"-from-{slug(self.start.source) or self.start.sha256}"
-        return name if self.config.teacher is None else f"{name}-by-{slug(self.config.teacher.folder) or self.taught}"
+        folders = self.config.teacher.folder if self.config.teacher else []
+        return "".join([name, *(f"-by-{slug(x) or sha256}" for x, sha256 in zip(folders, self.taught, strict=True))])
 
     def settings(self) -> dict[str, dict[str, Any]]:
         data = self.data.model_dump(mode="json", exclude={"root", "download"})
@@ -182,7 +180,7 @@ class _Training:
             sweep(folder, 0)  # nobody else writes there
         splits = load_data(self.data)
         self._fits(splits)
-        teacher = self._teacher(splits)
+        distillation = self._distillation(splits)
         both = self.config.data == "train+validation"
         images = splits.train_and_validation if both else splits.train
         with as_many_threads(self._threads(folder, network)):
@@ -196,7 +194,7 @@ class _Training:
                 seed=self.seed,
                 device=self.device,
                 before=self._before(images),
-                teacher=teacher,
+                distillation=distillation,
                 checkpoint=folder / "checkpoint.pt",
                 on_epoch=on_epoch,
                 group=self.group,
@@ -214,12 +212,16 @@ class _Training:
             rule = f"{there} as the images of {self.data.source} have them"
             raise refuse(f"architecture {self.architecture.id}: (channels, classes)", takes, rule)
 
-    def _teacher(self, splits: Splits) -> Teacher | None:
-        """Raises InputError if it knows other classes, or its folder is damaged."""
-        if self.config.teacher is None or self.taught is None:
+    def _distillation(self, splits: Splits) -> Distillation | None:
+        if self.config.teacher is None:
             return None
-        folder, channels = self.config.teacher.folder, splits.shape[0]
-        network, file = load(folder), Path(folder, "result.json")
+        pairs = zip(self.config.teacher.folder, self.taught, strict=True)
+        teachers = tuple(self._teacher(folder, sha256, splits) for folder, sha256 in pairs)
+        return Distillation(teachers, **self.config.teacher.model_dump(exclude={"folder"}))
+
+    def _teacher(self, folder: str, sha256: str, splits: Splits) -> Teacher:
+        """Raises InputError if it knows other classes, or its folder is damaged."""
+        network, channels, file = load(folder), splits.shape[0], Path(folder, "result.json")
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -234,8 +236,7 @@ class _Training:
             raise refuse(
                 f"teacher {folder}: classes", classes, f"{list(splits.classes)} as those of {self.data.source}"
             )
-        options = self.config.teacher.model_dump(exclude={"folder"})
-        return Teacher(network, Normalisation(mean, std), side, self.taught, **options)
+        return Teacher(network, Normalisation(mean, std), side, sha256)
 
     def _threads(self, folder: Path, network: Network) -> int:
         """Those that the training began with: other numbers of them would round otherwise."""
@@ -305,7 +306,7 @@ class _Training:
             "images": {"train": images, "test": len(splits.test), "height": height, "width": width},
             **self.settings(),
             "weights": None if self.start is None else asdict(self.start),
-            "teacher": self.config.teacher and self.config.teacher.folder,
+            "teachers": self.config.teacher.folder if self.config.teacher else [],
             "seed": self.seed,
             "wall_seconds": round(seconds, 1),
             "device": self.device,

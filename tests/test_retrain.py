@@ -368,15 +368,20 @@ def test_from_another_retraining(done: Retrained, studied: Path, tmp_path: Path)
 def test_a_teacher_makes_a_network_more_like_it(done: Retrained, studied: Path, tmp_path: Path) -> None:
     """Of two trainings alike but for the teacher, the taught one's probabilities are nearer to its."""
     run = copy(studied, tmp_path)
+
+    def by(*folders: Path, **options: Any) -> Run:
+        return Run.open(run.folder, {"retrain.teacher": {"folder": [*map(str, folders)], **options}})
+
     pupil = next(other for other in run.trials()["id"] if other != done.result["id"])
     alone = retrain(run, pupil, device="cpu")
-    taught = retrain(run, pupil, teacher=done.folder, device="cpu")
+    taught = retrain(by(done.folder), pupil, device="cpu")
     assert taught.folder.name == f"{alone.folder.name}-by-{done.folder.name}"
-    assert alone.result["training"]["teacher"] is None and alone.result["teacher"] is None
+    assert alone.result["training"]["teacher"] is None and alone.result["teachers"] == []
     weights = (done.folder / "weights.safetensors").read_bytes()
     sha256 = hashlib.sha256(weights).hexdigest()
-    assert taught.result["training"]["teacher"] == {"share": 0.9, "temperature": 4.0, "sha256": sha256}
-    assert taught.result["teacher"] == str(done.folder)
+    about = {"share": 0.9, "temperature": 4.0, "average_flips": False, "sha256": [sha256]}
+    assert taught.result["training"]["teacher"] == about
+    assert taught.result["teachers"] == [str(done.folder)]
     assert f"taught by {done.folder.name}" in (taught.folder / "README.md").read_text()
     test = load_data(DataConfig(source="digits")).test
     mean, std = done.result["mean"][0], done.result["std"][0]
@@ -385,39 +390,44 @@ def test_a_teacher_makes_a_network_more_like_it(done: Retrained, studied: Path, 
         its, mine, other = (load(x_.folder)(x).log_softmax(1) for x_ in (done, taught, alone))
     far = [torch.nn.functional.kl_div(x_, its, reduction="batchmean", log_target=True) for x_ in (mine, other)]
     assert far[0] < far[1]
-    again = retrain(run, pupil, teacher=done.folder, device="cpu")
+    again = retrain(by(done.folder), pupil, device="cpu")
     assert again.result == taught.result
+    two = retrain(by(done.folder, alone.folder, average_flips=True), pupil, device="cpu")
+    assert two.folder.name == f"{taught.folder.name}-by-{alone.folder.name}"
+    assert len(set(two.result["training"]["teacher"]["sha256"])) == 2
+    assert f"taught by {done.folder.name} and {alone.folder.name}" in (two.folder / "README.md").read_text()
 
 
 def test_the_teacher_of_the_section_counts_from_the_study(done: Retrained, studied: Path, tmp_path: Path) -> None:
-    section = STUDY["retrain"] | {"teacher": {"folder": "large", "share": 0.5}}
-    file = fakes.write_study(tmp_path, fakes.SIX, **{**STUDY, "retrain": section})
-    config = StudyConfig.load(file).retrain
-    assert config and config.teacher and (config.teacher.folder, config.teacher.share) == (str(tmp_path / "large"), 0.5)
-    other = config.taught_by(Path("x")).teacher
-    assert other and (other.folder, other.share) == ("x", 0.5)
+    for folder, expected in (("large", ["large"]), (["large", "a/b"], ["large", "a/b"])):
+        section = STUDY["retrain"] | {"teacher": {"folder": folder, "share": 0.5}}
+        file = fakes.write_study(tmp_path, fakes.SIX, **{**STUDY, "retrain": section})
+        config = StudyConfig.load(file).retrain
+        assert config and config.teacher and config.teacher.share == 0.5
+        assert config.teacher.folder == [str(tmp_path / x) for x in expected]
 
 
 def test_a_teacher_that_cannot_teach_is_refused(done: Retrained, studied: Path, tmp_path: Path) -> None:
     run, folder = copy(studied, tmp_path), shutil.copytree(done.folder, tmp_path / "large")
+    taught = Run.open(run.folder, {"retrain.teacher.folder": str(folder)})
     with pytest.raises(InputError, match=r"nowhere/weights.safetensors: cannot be read: No such file"):
-        retrain(run, "best", teacher="nowhere", device="cpu")
+        retrain(Run.open(run.folder, {"retrain.teacher.folder": "nowhere"}), "best", device="cpu")
     result = json.loads((folder / "result.json").read_text())
     write_json(folder / "result.json", {**result, "classes": ["cat", "dog"]})
     with pytest.raises(InputError, match=r"large: classes is \['cat', 'dog'\], but must be \['0', .* of digits$"):
-        retrain(run, "best", teacher=folder, device="cpu")
+        retrain(taught, "best", device="cpu")
     write_json(folder / "result.json", {**result, "mean": [0.5] * 3, "std": [0.5] * 3})
     with pytest.raises(InputError, match=r"large: channels is 3, but must be 1 as the images of digits have$"):
-        retrain(run, "best", teacher=folder, device="cpu")
+        retrain(taught, "best", device="cpu")
     write_json(folder / "result.json", {**result, "mean": "ab"})
     with pytest.raises(InputError, match=r"large/result.json is damaged \(ValueError"):
-        retrain(run, "best", teacher=folder, device="cpu")
+        retrain(taught, "best", device="cpu")
     (folder / "result.json").write_text("{}")
     with pytest.raises(InputError, match=r"large/result.json is damaged \(KeyError: 'classes'\)"):
-        retrain(run, "best", teacher=folder, device="cpu")
+        retrain(taught, "best", device="cpu")
     (folder / "result.json").unlink()
     with pytest.raises(InputError, match=r"large/result.json: cannot be read: "):
-        retrain(run, "best", teacher=folder, device="cpu")
+        retrain(taught, "best", device="cpu")
 
 
 # What is refused

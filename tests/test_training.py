@@ -19,6 +19,7 @@ from nas.augment import Augmentation, Batches, Draws
 from nas.data.splits import Images
 from nas.inputs import InputError, checked
 from nas.training import (
+    Distillation,
     Diverged,
     Epoch,
     Group,
@@ -550,9 +551,16 @@ def teacher(network: nn.Module, **options: Any) -> Teacher:
     return Teacher(network, **{"normalisation": GREY, "resolution": 8, "sha256": "a", **options})
 
 
-def test_the_loss_with_a_teacher_is_hintons() -> None:
-    """Its gradient over three steps of plain descent, by the formula of the paper's section 2."""
-    share, temperature, network, its = 0.7, 3.0, small(dropout=0.0), small(seed=5, dropout=0.0).eval()
+def taught(network: nn.Module, sha256: str = "a", **options: Any) -> Distillation:
+    return Distillation((teacher(network, sha256=sha256),), **options)
+
+
+@pytest.mark.parametrize("average_flips", [False, True])
+@pytest.mark.parametrize("seeds", [(5,), (5, 6)])
+def test_the_loss_with_teachers_is_hintons(seeds: tuple[int, ...], average_flips: bool) -> None:
+    """Its gradient over three steps of plain descent, by the formulas of the paper's sections 1 and 2."""
+    share, temperature, network = 0.7, 3.0, small(dropout=0.0)
+    them = [small(seed=seed, dropout=0.0).eval() for seed in seeds]
     recipe = Recipe(
         epochs=3, batch_size=22, lr=0.05, momentum=0.0, weight_decay=0.0, schedule="constant", precision="float32"
     )
@@ -561,7 +569,8 @@ def test_the_loss_with_a_teacher_is_hintons() -> None:
     x = torch.from_numpy((images.gather().astype(np.float32) / 255 - 0.4) / 0.3).permute(0, 3, 1, 2)
     optimiser = torch.optim.SGD(by_hand.parameters(), 0.05)
     with torch.no_grad():
-        soft = (its(x) / temperature).softmax(1)
+        views = [x, x.flip(3)] if average_flips else [x]
+        soft = torch.stack([(its(view) / temperature).softmax(1) for its in them for view in views]).mean(0)
     for _ in range(3):
         logits = by_hand(x)
         mine = (logits / temperature).log_softmax(1)
@@ -570,12 +579,13 @@ def test_the_loss_with_a_teacher_is_hintons() -> None:
         optimiser.zero_grad()
         ((1 - share) * hard + share * temperature**2 * divergence).backward()
         optimiser.step()
-    before = copied(its)
-    curve = fit(network, recipe, teacher=teacher(its, share=share, temperature=temperature))
+    before = [copied(its) for its in them]
+    distillation = Distillation(tuple(map(teacher, them)), share, temperature, average_flips)
+    curve = fit(network, recipe, distillation=distillation)
     expected = dict(by_hand.named_parameters())
     for name, tensor in network.named_parameters():
         assert torch.allclose(tensor, expected[name], atol=1e-5), name
-    assert same(copied(its), before), "the teacher stays as it is"
+    assert all(same(copied(its), was) for its, was in zip(them, before, strict=True)), "teachers stay as they are"
     assert curve[-1].train_loss == pytest.approx(hard.item(), rel=1e-4), "the curve has the cross-entropy"
 
 
@@ -590,7 +600,8 @@ def test_a_teacher_sees_the_batch_in_its_own_normalisation_and_resolution() -> N
     shown: list[Tensor] = []
     recipe = Recipe(epochs=1, batch_size=22, crop=2, flip=True, mixup=0.4, precision="bfloat16")
     other = Normalisation((0.1,), (0.6,))
-    fit(Watch(lambda _, x, __: shown.append(x)), recipe, teacher=teacher(Its(), normalisation=other, resolution=12))
+    its = teacher(Its(), normalisation=other, resolution=12)
+    fit(Watch(lambda _, x, __: shown.append(x)), recipe, distillation=Distillation((its,)))
     pixels = shown[0] * 0.3 + 0.4
     larger = nn.functional.interpolate(pixels, size=(12, 12), mode="bilinear", antialias=True)
     assert torch.allclose(seen[0], (larger - 0.1) / 0.6, atol=1e-5)
@@ -599,14 +610,14 @@ def test_a_teacher_sees_the_batch_in_its_own_normalisation_and_resolution() -> N
 def test_with_a_teacher_resumed_is_uninterrupted_and_another_one_is_refused(tmp_path: Path) -> None:
     recipe = Recipe(epochs=3, batch_size=8, crop=1, ema=0.5)
     straight, resumed, path = small(), small(seed=1), tmp_path / "c.pt"
-    expected = fit(straight, recipe, teacher=teacher(small(seed=5)))
-    fit(small(), recipe, teacher=teacher(small(seed=5)), checkpoint=path, until=2)
-    for change in ({"teacher": teacher(small(seed=6), sha256="b")}, {"teacher": teacher(small(seed=5), share=0.5)}, {}):
+    expected = fit(straight, recipe, distillation=taught(small(seed=5)))
+    fit(small(), recipe, distillation=taught(small(seed=5)), checkpoint=path, until=2)
+    for other in (taught(small(seed=6), "b"), taught(small(seed=5), share=0.5), None):
         with pytest.raises(
-            InputError, match=r"c.pt: teacher is \{'sha256': 'a', .*, but must be .* as in this training"
+            InputError, match=r"c.pt: teacher is \{.*'sha256': \['a'\], .*, but must be .* as in this training"
         ):
-            fit(small(), recipe, checkpoint=path, **change)
-    assert timeless(fit(resumed, recipe, teacher=teacher(small(seed=5)), checkpoint=path)) == timeless(expected)
+            fit(small(), recipe, checkpoint=path, distillation=other)
+    assert timeless(fit(resumed, recipe, distillation=taught(small(seed=5)), checkpoint=path)) == timeless(expected)
     assert same(copied(resumed), copied(straight))
 
 

@@ -195,8 +195,8 @@ classifier."""
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help=rule)
     rule = "to start from: imagenet, a .pth or .safetensors file, or a retrain folder (default: the study's)"
     parser.add_argument("--weights", type=weights, metavar="FROM", help=rule)
-    rule = "folder of an earlier retraining, whose network is distilled (default: the study's)"
-    parser.add_argument("--teacher", type=path, metavar="FOLDER", help=rule)
+    rule = "folder of an earlier retraining, whose network teaches; may be given again (default: the study's)"
+    parser.add_argument("--teacher", type=path, metavar="FOLDER", action="append", default=[], help=rule)
     rule = "its folder is retrain/ID-NAME: several recipes side by side"
     parser.add_argument("--name", metavar="NAME", help=rule)
     parser.add_argument("--device", metavar="NAME", help="cuda, mps or cpu (default: that of the search)")

@@ -203,7 +203,8 @@ def _retrain(options: argparse.Namespace) -> None:
     for override in options.set:
         if override.partition("=")[0].partition(".")[0].strip() != "retrain":
             raise refuse("--set", override, "retrain.KEY=VALUE: the search is over")
-    run = Run.open(options.run, options.set)
+    teachers = [f"retrain.teacher.folder={json.dumps(options.teacher)}"] if options.teacher else []
+    run = Run.open(options.run, options.set + teachers)
     epochs = run.config.retrain_recipe(options.epochs).epochs
     assert run.config.retrain is not None, "or there is no recipe"
     if options.device is not None:
@@ -219,7 +220,6 @@ def _retrain(options: argparse.Namespace) -> None:
             device=options.device,
             data_root=options.data_root,
             weights=options.weights,
-            teacher=options.teacher,
             name=options.name,
             on_epoch=watch.epoch if leads() else None,
         )
@@ -231,7 +231,7 @@ def _retrain(options: argparse.Namespace) -> None:
     result = done.result
     start = result.get("weights")
     origin = f"from {start['source']}, " if start else ""
-    origin += f"taught by {result['teacher']}, " if result.get("teacher") else ""
+    origin += f"taught by {' and '.join(result['teachers'])}, " if result.get("teachers") else ""
     print(
         f"{result['id']}: test accuracy {result['test_accuracy']:.4f} with {result['params']:,} params and "
         f"{result['macs']:,} MACs ({result['recipe']['epochs']} epochs on {result['data']['trained_on']}, {origin}"

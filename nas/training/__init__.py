@@ -8,10 +8,11 @@ from nas.training.parallel import Group, leads, together
 from nas.training.recipe import PUBLISHED, Recipe, learning_rate
 from nas.training.stages import Stage
 from nas.training.step import pick_device
-from nas.training.teacher import Teacher
+from nas.training.teacher import Distillation, Teacher
 
 __all__ = [
     "PUBLISHED",
+    "Distillation",
     "Diverged",
     "Epoch",
     "Group",

@@ -28,7 +28,7 @@ from nas.training.recipe import Recipe, learning_rate
 from nas.training.stages import Loaded, Stage
 from nas.training.statistics import is_young, recalibrated
 from nas.training.step import Average, autocast, fast, layout, optimiser, precision
-from nas.training.teacher import Lessons, Teacher
+from nas.training.teacher import Distillation, Lessons
 
 _CHECK_EVERY = 50
 _FOR_STATISTICS = 8
@@ -67,7 +67,7 @@ def train(
     normalisation: Normalisation,
     resolution: int,
     before: Sequence[Stage] = (),
-    teacher: Teacher | None = None,
+    distillation: Distillation | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
@@ -83,8 +83,8 @@ def train(
     weights, after every `every` epochs and after `until`; `on_epoch` is called when the epoch's checkpoint is written.
 
     `images` and `resolution` are of all epochs, or of those behind the stages in `before`; validation images are seen
-    at the resolution of their epoch. The schedule counts in epochs, however many images they have. A `teacher` moves to
-    `device`, and stays as it is.
+    at the resolution of their epoch. The schedule counts in epochs, however many images they have. The
+    teachers of a `distillation` move to `device`, and stay as they are.
 
     `checkpoint` is written at the start and after every epoch, and stays. Killed anywhere, or stopped by `until`, and
     called again with the same arguments, a training ends on the CPU, with as many threads and the same kernels (see
@@ -106,7 +106,7 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     stages = [*before, Stage(recipe.epochs, images, resolution)]
-    run = _Run(network, stages, validation, recipe, normalisation, teacher, seed, device, group or Group())
+    run = _Run(network, stages, validation, recipe, normalisation, distillation, seed, device, group or Group())
     if checkpoint is not None and not (checkpoint.exists() and run.restore(checkpoint)):
         run.save(checkpoint)
     # One that sees no checkpoint, or an older one, would train other epochs than the first.
@@ -135,7 +135,7 @@ class _Run:
         validation: Images | None,
         recipe: Recipe,
         normalisation: Normalisation,
-        teacher: Teacher | None,
+        distillation: Distillation | None,
         seed: int,
         device: torch.device,
         group: Group,
@@ -150,8 +150,9 @@ class _Run:
         self.stages, self.validation, self.normalisation = stages, validation, normalisation
         self.recipe, self.seed, self.device, self.group = recipe, seed, device, group
         self.network = network.to(device).to(memory_format=layout(recipe))
-        self.teacher = teacher
-        self.lessons = None if teacher is None else Lessons(teacher, normalisation, device, layout(recipe))
+        self.distillation, self.lessons = distillation, None
+        if distillation is not None:
+            self.lessons = Lessons(distillation, normalisation, device, layout(recipe))
         self.loaded: Loaded | None = None
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = optimiser(self.parameters, recipe)
@@ -176,7 +177,7 @@ class _Run:
             "normalisation": [list(self.normalisation.mean), list(self.normalisation.std)],
             **self.stages[index].about(),
             **({"earlier stages": stages} if stages else {}),
-            **({"teacher": self.teacher.about()} if self.teacher else {}),
+            **({"teacher": self.distillation.about()} if self.distillation else {}),
         }
 
     def _stage(self, number: int) -> int:
@@ -212,7 +213,7 @@ class _Run:
                 x, targets = mixed(*batches.augmented(draws, *self.group.part(first, last)))
                 with autocast(self.device, self.precision):
                     logits = self.parallel(x)
-                    taught = None if self.lessons is None else self.lessons.logits(x)
+                    taught = None if self.lessons is None else self.lessons.probabilities(x)
                 loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
                 total += _counted(loss, logits, targets)
                 if self.lessons is not None and taught is not None:

@@ -1,7 +1,8 @@
-"""Distillation: a trained network says of each image how likely it finds each class (Hinton et al. 2015)."""
+"""Distillation: trained networks say of each image how likely they find each class (Hinton et al. 2015)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,36 +16,83 @@ from nas.augment import Normalisation, resizing
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A trained network with the same classes, the input that it takes, and how much it counts.
-
-    The loss of a training is (1 - share) x cross-entropy with the labels + share x temperature^2 x Kullback-Leibler
-    divergence from the teacher's probabilities to the network's, both of logits / temperature (Hinton et al. 2015,
-    section 2). `sha256` is that of its weights.
-    """
+    """A trained network with the same classes, and the input that it takes. `sha256` is that of its weights."""
 
     network: nn.Module
     normalisation: Normalisation
     resolution: int
     sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Distillation:
+    """What is learnt from teachers, and how much it counts.
+
+    The loss of a training is (1 - share) x cross-entropy with the labels + share x temperature^2 x Kullback-Leibler
+    divergence from the teachers' probabilities to the network's, all of logits / temperature (Hinton et al. 2015,
+    section 2). Those of several teachers are the mean of theirs (ibid., section 1), and with `average_flips` each
+    teacher's are the mean of those for an image and for its mirror image.
+    """
+
+    teachers: tuple[Teacher, ...]
     share: float = 0.9
     temperature: float = 4.0
+    average_flips: bool = False
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
-        return {"sha256": self.sha256, "share": self.share, "temperature": self.temperature}
+        return {
+            "sha256": [teacher.sha256 for teacher in self.teachers],
+            "share": self.share,
+            "temperature": self.temperature,
+            "average_flips": self.average_flips,
+        }
 
 
 class Lessons:
-    """A teacher beside a training on `device`, whose images have `normalisation`.
+    """A distillation beside a training on `device`, whose images have `normalisation`.
 
-    It sees each batch as the network does, cropped and mixed alike (Beyer et al. 2022), in its own normalisation and
-    at its own resolution.
+    The teachers see each batch as the network does, cropped and mixed alike (Beyer et al. 2022), in their own
+    normalisation and at their own resolution.
     """
+
+    def __init__(
+        self,
+        distillation: Distillation,
+        normalisation: Normalisation,
+        device: torch.device,
+        layout: torch.memory_format,
+    ) -> None:
+        self._about = distillation
+        self._teachers = [_Placed(teacher, normalisation, device, layout) for teacher in distillation.teachers]
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """(batch, classes), the logarithm, of a batch (batch, channels, resolution, resolution) as the network takes
+        it."""
+        views = (x, x.flip(3)) if self._about.average_flips else (x,)
+        each = [
+            F.log_softmax(teacher.logits(view).float() / self._about.temperature, 1)
+            for teacher in self._teachers
+            for view in views
+        ]
+        return torch.logsumexp(torch.stack(each), 0) - math.log(len(each))
+
+    def loss(self, hard: Tensor, logits: Tensor, its: Tensor) -> Tensor:
+        """`hard`: the loss without teachers; `its`: their probabilities."""
+        share, temperature = self._about.share, self._about.temperature
+        mine = F.log_softmax(logits.float() / temperature, 1)
+        soft = F.kl_div(mine, its, reduction="batchmean", log_target=True)
+        return (1 - share) * hard + share * temperature**2 * soft
+
+
+class _Placed:
+    """A teacher on `device`."""
 
     def __init__(
         self, teacher: Teacher, normalisation: Normalisation, device: torch.device, layout: torch.memory_format
     ) -> None:
-        self._teacher = teacher
+        self._resolution = teacher.resolution
         self._network = teacher.network.eval().requires_grad_(False).to(device).to(memory_format=layout)
         (mean, std), (its_mean, its_std) = (
             (torch.tensor(x.mean, dtype=torch.float64), torch.tensor(x.std, dtype=torch.float64))
@@ -54,23 +102,14 @@ class Lessons:
             x.float().view(-1, 1, 1).to(device) for x in (std / its_std, (mean - its_mean) / its_std)
         )
 
-    @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
-        """Of a batch (batch, channels, resolution, resolution) as the network takes it."""
         with torch.autocast(x.device.type, enabled=False):  # images as exact as the network's
             x = torch.addcmul(self._shift, x, self._scale)
-            if (side := x.shape[-1]) != self._teacher.resolution:
-                matrix = _resizing(side, self._teacher.resolution, x.device)
+            if (side := x.shape[-1]) != self._resolution:
+                matrix = _resizing(side, self._resolution, x.device)
                 x = matrix @ x @ matrix.T
         logits: Tensor = self._network(x)
         return logits
-
-    def loss(self, hard: Tensor, logits: Tensor, its: Tensor) -> Tensor:
-        """`hard`: the loss without a teacher; `its`: the teacher's logits."""
-        share, temperature = self._teacher.share, self._teacher.temperature
-        mine, its = (F.log_softmax(x.float() / temperature, 1) for x in (logits, its))
-        soft = F.kl_div(mine, its, reduction="batchmean", log_target=True)
-        return (1 - share) * hard + share * temperature**2 * soft
 
 
 @cache
