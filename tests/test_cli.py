@@ -235,7 +235,7 @@ STUDIES = [
         retrain=3,
     ),
     study("study.yaml: retrain.recipe.lr is -1, but must be", retrain={"epochs": 1, "recipe": {"lr": -1}}),
-    study("study.yaml: retrain.teacher.folder is required", retrain={"epochs": 1, "teacher": {"share": 0.5}}),
+    study("study.yaml: retrain.teacher.folder is missing", retrain={"epochs": 1, "teacher": {"share": 0.5}}),
     study("study.yaml: retrain.teacher.folder is [], but must", retrain={"epochs": 1, "teacher": {"folder": []}}),
     study(
         "study.yaml: retrain.teacher.folder[1] is ' ', but must be the folder of an earlier retraining",

@@ -574,6 +574,18 @@ def test_processes_and_this_process_decode_alike(tmp_path: Path, monkeypatch: py
     assert same(here.train, there.train) and same(here.test, there.test) and there.shape[0] == 3
 
 
+def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
+    root, script = make_images(tmp_path / "made"), tmp_path / "script.py"
+    script.write_text(
+        "import nas.data.decode\n"
+        "from nas.data import DataConfig, load\n"
+        "nas.data.decode.PARALLEL_FROM_BYTES = 0\n"
+        f"print(len(load(DataConfig(source='imagefolder', root={str(root)!r}, size=5, validation=3)).test))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("12\n", "")
+
+
 def test_a_dead_process_is_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

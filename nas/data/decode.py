@@ -11,11 +11,12 @@ import sys
 import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -209,10 +210,20 @@ def _processes(jobs: int) -> Iterator[Map]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(cores(), jobs), context, _begin) as executor:
         try:
-            yield executor.map
+            yield partial(_mapped, executor)
         except BaseException:
             executor.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _mapped(executor: Executor, function: Callable[[Job], Outcome], jobs: list[Job]) -> Iterator[Outcome]:
+    """The processes, which start here, do not run the user's script again, as spawned ones would, guarded or not."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        return executor.map(function, jobs)
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _begin() -> None:
