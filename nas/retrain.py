@@ -150,7 +150,8 @@ class _Training:
         if self.start is not None:
             name += f"-from-{slug(self.start.source) or self.start.sha256}"
         folders = self.config.teacher.folder if self.config.teacher else []
-        return "".join([name, *(f"-by-{slug(x) or sha256}" for x, sha256 in zip(folders, self.taught, strict=True))])
+        by = [f"-by-{slug(x) or sha256}" for x, sha256 in zip(folders, self.taught, strict=True)]
+        return "".join([name, *by])[:200]  # file systems take 255 bytes
 
     def settings(self) -> dict[str, dict[str, Any]]:
         data = self.data.model_dump(mode="json", exclude={"root", "download"})
