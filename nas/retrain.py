@@ -87,6 +87,7 @@ def retrain(
     assert config is not None, "or there is no recipe"
     network = build(architecture, seed)
     start = config.weights if weights is None else weights
+    folders = config.teacher.folder if config.teacher else []
     with together(device or run.config.device or str(pick_device())) as (group, place):
         training = _Training(
             architecture=architecture,
@@ -97,7 +98,7 @@ def retrain(
             seed=seed,
             device=str(place),
             start=None if start is None else load_weights(network, start),
-            taught=[read_tensors(Path(x, WEIGHTS_FILE))[1] for x in config.teacher.folder] if config.teacher else [],
+            teachers=[(folder, read_tensors(Path(folder, WEIGHTS_FILE))[1]) for folder in folders],
             group=group,
         )
         training.check()
@@ -138,8 +139,8 @@ class _Training:
     seed: int
     device: str
     start: Start | None
-    taught: list[str]
-    """The SHA-256 of each teacher's weights."""
+    teachers: list[tuple[str, str]]
+    """The folder of each, and the SHA-256 of its weights."""
     group: Group
 
     @property
@@ -149,14 +150,14 @@ class _Training:
         name = f"{self.architecture.id}-epochs{self.recipe.epochs}-seed{self.seed}"
         if self.start is not None:
             name += f"-from-{slug(self.start.source) or self.start.sha256}"
-        folders = self.config.teacher.folder if self.config.teacher else []
-        by = [f"-by-{slug(x) or sha256}" for x, sha256 in zip(folders, self.taught, strict=True)]
-        return "".join([name, *by])[:200]  # file systems take 255 bytes
+        name += "".join(f"-by-{slug(folder) or sha256}" for folder, sha256 in self.teachers)
+        return name[:200]  # file systems take 255 bytes
 
     def settings(self) -> dict[str, dict[str, Any]]:
         data = self.data.model_dump(mode="json", exclude={"root", "download"})
         config = self.config.model_dump(mode="json", include={"progressive", "average_flips"})
-        teacher = self.config.teacher and {**self.config.teacher.model_dump(exclude={"folder"}), "sha256": self.taught}
+        weights = [sha256 for _, sha256 in self.teachers]
+        teacher = self.config.teacher and {**self.config.teacher.model_dump(exclude={"folder"}), "sha256": weights}
         return {
             "data": data | {"trained_on": self.config.data},
             "recipe": self.recipe.model_dump(mode="json"),
@@ -216,8 +217,7 @@ class _Training:
     def _distillation(self, splits: Splits) -> Distillation | None:
         if self.config.teacher is None:
             return None
-        pairs = zip(self.config.teacher.folder, self.taught, strict=True)
-        teachers = tuple(self._teacher(folder, sha256, splits) for folder, sha256 in pairs)
+        teachers = tuple(self._teacher(folder, sha256, splits) for folder, sha256 in self.teachers)
         return Distillation(teachers, **self.config.teacher.model_dump(exclude={"folder"}))
 
     def _teacher(self, folder: str, sha256: str, splits: Splits) -> Teacher:
@@ -307,7 +307,7 @@ class _Training:
             "images": {"train": images, "test": len(splits.test), "height": height, "width": width},
             **self.settings(),
             "weights": None if self.start is None else asdict(self.start),
-            "teachers": self.config.teacher.folder if self.config.teacher else [],
+            "teachers": [folder for folder, _ in self.teachers],
             "seed": self.seed,
             "wall_seconds": round(seconds, 1),
             "device": self.device,

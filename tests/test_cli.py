@@ -564,6 +564,13 @@ def test_retrain_ends_in_a_network_to_load(here: Path) -> None:
     assert again.err == ""
     result = json.loads(again.out)
     assert result["folder"] == folder and f"{result['test_accuracy']:.4f}" in first
+    shutil.copytree(folder, "größer 🦉")
+    pupil = ["retrain", "run", "--pick", "best", "--teacher", folder, "--teacher", "größer 🦉"]
+    taught = called([*pupil, "--set", "retrain.teacher.share=0.5"])
+    assert f"taught by {folder} and größer 🦉, seed 0" in taught.out
+    result = json.loads(called([*pupil, "--set", "retrain.teacher.share=0.5", "--json"]).out)
+    about = result["training"]["teacher"]
+    assert about["share"] == 0.5 and about["sha256"] == [about["sha256"][0]] * 2
 
 
 def test_space_says_what_fits(here: Path) -> None:

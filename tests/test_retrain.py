@@ -395,9 +395,9 @@ def test_a_teacher_makes_a_network_more_like_it(done: Retrained, studied: Path, 
     two = retrain(by(done.folder, alone.folder, average_flips=True), pupil, device="cpu")
     assert two.folder.name == f"{taught.folder.name}-by-{alone.folder.name}"
     assert len(set(two.result["training"]["teacher"]["sha256"])) == 2
+    assert f"taught by {done.folder.name} and {alone.folder.name}" in (two.folder / "README.md").read_text()
     many = retrain(by(*[shutil.copytree(done.folder, tmp_path / ("t" * 60))] * 4), pupil, epochs=1, device="cpu")
     assert many.folder.is_dir() and len(many.folder.name) == 200
-    assert f"taught by {done.folder.name} and {alone.folder.name}" in (two.folder / "README.md").read_text()
 
 
 def test_the_teacher_of_the_section_counts_from_the_study(done: Retrained, studied: Path, tmp_path: Path) -> None:

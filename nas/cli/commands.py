@@ -193,7 +193,7 @@ def _write(option: str, path: str, write: Callable[[Path], object]) -> None:
 
 
 def _retrain(options: argparse.Namespace) -> None:
-    from nas.config import check_device
+    from nas.config import as_lines, check_device
     from nas.inputs import refuse
     from nas.report.progress import TrainingWatch
     from nas.retrain import retrain
@@ -203,8 +203,8 @@ def _retrain(options: argparse.Namespace) -> None:
     for override in options.set:
         if override.partition("=")[0].partition(".")[0].strip() != "retrain":
             raise refuse("--set", override, "retrain.KEY=VALUE: the search is over")
-    teachers = [f"retrain.teacher.folder={json.dumps(options.teacher)}"] if options.teacher else []
-    run = Run.open(options.run, options.set + teachers)
+    teachers = as_lines({"retrain.teacher.folder": options.teacher} if options.teacher else {})
+    run = Run.open(options.run, [*options.set, *teachers])
     epochs = run.config.retrain_recipe(options.epochs).epochs
     assert run.config.retrain is not None, "or there is no recipe"
     if options.device is not None:

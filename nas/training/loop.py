@@ -83,8 +83,8 @@ def train(
     weights, after every `every` epochs and after `until`; `on_epoch` is called when the epoch's checkpoint is written.
 
     `images` and `resolution` are of all epochs, or of those behind the stages in `before`; validation images are seen
-    at the resolution of their epoch. The schedule counts in epochs, however many images they have. The
-    teachers of a `distillation` move to `device`, and stay as they are.
+    at the resolution of their epoch. The schedule counts in epochs, however many images they have. The teachers
+    of a `distillation` move to `device`, and stay as they are.
 
     `checkpoint` is written at the start and after every epoch, and stays. Killed anywhere, or stopped by `until`, and
     called again with the same arguments, a training ends on the CPU, with as many threads and the same kernels (see
@@ -150,9 +150,7 @@ class _Run:
         self.stages, self.validation, self.normalisation = stages, validation, normalisation
         self.recipe, self.seed, self.device, self.group = recipe, seed, device, group
         self.network = network.to(device).to(memory_format=layout(recipe))
-        self.distillation, self.lessons = distillation, None
-        if distillation is not None:
-            self.lessons = Lessons(distillation, normalisation, device, layout(recipe))
+        self.lessons = None if distillation is None else Lessons(distillation, normalisation, device, layout(recipe))
         self.loaded: Loaded | None = None
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = optimiser(self.parameters, recipe)
@@ -177,7 +175,7 @@ class _Run:
             "normalisation": [list(self.normalisation.mean), list(self.normalisation.std)],
             **self.stages[index].about(),
             **({"earlier stages": stages} if stages else {}),
-            **({"teacher": self.distillation.about()} if self.distillation else {}),
+            **({"teacher": self.lessons.distillation.about()} if self.lessons else {}),
         }
 
     def _stage(self, number: int) -> int:
@@ -213,7 +211,7 @@ class _Run:
                 x, targets = mixed(*batches.augmented(draws, *self.group.part(first, last)))
                 with autocast(self.device, self.precision):
                     logits = self.parallel(x)
-                    taught = None if self.lessons is None else self.lessons.probabilities(x)
+                    taught = None if self.lessons is None else self.lessons.log_probabilities(x)
                 loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
                 total += _counted(loss, logits, targets)
                 if self.lessons is not None and taught is not None:

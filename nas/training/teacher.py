@@ -57,33 +57,26 @@ class Lessons:
     """
 
     def __init__(
-        self,
-        distillation: Distillation,
-        normalisation: Normalisation,
-        device: torch.device,
-        layout: torch.memory_format,
+        self, given: Distillation, normalisation: Normalisation, device: torch.device, layout: torch.memory_format
     ) -> None:
-        self._about = distillation
-        self._teachers = [_Placed(teacher, normalisation, device, layout) for teacher in distillation.teachers]
+        self.distillation = given
+        self._teachers = [_Placed(teacher, normalisation, device, layout) for teacher in given.teachers]
 
     @torch.no_grad()
-    def probabilities(self, x: Tensor) -> Tensor:
-        """(batch, classes), the logarithm, of a batch (batch, channels, resolution, resolution) as the network takes
-        it."""
-        views = (x, x.flip(3)) if self._about.average_flips else (x,)
-        each = [
-            F.log_softmax(teacher.logits(view).float() / self._about.temperature, 1)
-            for teacher in self._teachers
-            for view in views
-        ]
+    def log_probabilities(self, x: Tensor) -> Tensor:
+        """(batch, classes), of a batch (batch, channels, resolution, resolution) as the network takes it."""
+        views = (x, x.flip(3)) if self.distillation.average_flips else (x,)
+        each = [self._softened(teacher.logits(view)) for teacher in self._teachers for view in views]
         return torch.logsumexp(torch.stack(each), 0) - math.log(len(each))
 
-    def loss(self, hard: Tensor, logits: Tensor, its: Tensor) -> Tensor:
-        """`hard`: the loss without teachers; `its`: their probabilities."""
-        share, temperature = self._about.share, self._about.temperature
-        mine = F.log_softmax(logits.float() / temperature, 1)
-        soft = F.kl_div(mine, its, reduction="batchmean", log_target=True)
+    def loss(self, hard: Tensor, logits: Tensor, taught: Tensor) -> Tensor:
+        """`hard`: the loss without teachers; `taught`: their `log_probabilities`."""
+        share, temperature = self.distillation.share, self.distillation.temperature
+        soft = F.kl_div(self._softened(logits), taught, reduction="batchmean", log_target=True)
         return (1 - share) * hard + share * temperature**2 * soft
+
+    def _softened(self, logits: Tensor) -> Tensor:
+        return F.log_softmax(logits.float() / self.distillation.temperature, 1)
 
 
 class _Placed:
